@@ -1,0 +1,213 @@
+//! Where a packet leaves: routes, neighbours and the adjacencies made of them.
+//!
+//! A [`Network`] is immutable and part of the snapshot that workers read. Control mirrors Linux's routes and
+//! neighbours into it (or takes them from the configuration file where a port has no kernel interface).
+//! It must never resolve anything itself: an unknown neighbour is reported, and Linux does the asking.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use hashbrown::HashMap;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+
+/// A port of this director, counted from 0 in the order of the configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u16);
+
+/// A 48-bit Ethernet address, in the order of its bytes on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// True for broadcast and multicast addresses (IEEE 802.3, the I/G bit).
+    #[inline]
+    pub fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = InvalidMacAddr;
+
+    /// Reads six hexadecimal bytes with colons between them.
+    fn from_str(text: &str) -> Result<Self, InvalidMacAddr> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|p| p.len() == 2).ok_or(InvalidMacAddr)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| InvalidMacAddr)?;
+        }
+        if parts.next().is_some() { Err(InvalidMacAddr) } else { Ok(Self(bytes)) }
+    }
+}
+
+/// The text is not six hexadecimal bytes with colons between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidMacAddr;
+
+impl fmt::Display for InvalidMacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a MAC address; write it as 02:00:00:00:00:01")
+    }
+}
+
+impl std::error::Error for InvalidMacAddr {}
+
+/// What a route says: the port to leave by, and the gateway if the destination is not on that link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The port to send from.
+    pub port: PortId,
+    /// The router to hand the packet to; `None` where the destination itself is the neighbour.
+    pub gateway: Option<IpAddr>,
+}
+
+/// A neighbour that can be sent to: the frame header in front of every packet for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adjacency {
+    /// The port to send from.
+    pub port: PortId,
+    /// The port's own address.
+    pub source: MacAddr,
+    /// The neighbour's address.
+    pub destination: MacAddr,
+}
+
+/// A neighbour's place in [`Network`]. It names the same (port, address) in every later network of the same
+/// [generation](Network::generation), whatever becomes of the neighbour's MAC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AdjacencyId(pub u32);
+
+/// Why a packet has no adjacency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreachable {
+    /// No route leads to the destination from a port of this director.
+    NoRoute,
+    /// The route is known and the neighbour on it is not (yet) resolved.
+    Unresolved {
+        /// The port whose link the neighbour is on.
+        port: PortId,
+        /// The neighbour to be asked for: the gateway, or the destination itself.
+        neighbour: IpAddr,
+    },
+}
+
+/// Routes and neighbours at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    generation: u32,
+    v4: PrefixMap<Ipv4Net, NextHop>,
+    v6: PrefixMap<Ipv6Net, NextHop>,
+    neighbours: HashMap<(PortId, IpAddr), AdjacencyId>,
+    adjacencies: Vec<Option<Adjacency>>,
+}
+
+impl Network {
+    /// Changes when what a destination's [`AdjacencyId`] is may have changed: on any change of a route, and when
+    /// an id was given to another neighbour. A connection's cached id is good while this is what it was.
+    #[inline]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The adjacency `id` names; `None` while its neighbour is unresolved.
+    #[inline]
+    pub fn adjacency(&self, id: AdjacencyId) -> Option<&Adjacency> {
+        self.adjacencies.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The longest matching route for `destination`.
+    pub fn route(&self, destination: IpAddr) -> Option<NextHop> {
+        match destination {
+            IpAddr::V4(a) => self.v4.get_lpm(&host_v4(a)).map(|(_, hop)| *hop),
+            IpAddr::V6(a) => self.v6.get_lpm(&host_v6(a)).map(|(_, hop)| *hop),
+        }
+    }
+
+    /// Route, then neighbour: the adjacency for packets to `destination`.
+    pub fn resolve(&self, destination: IpAddr) -> Result<AdjacencyId, Unreachable> {
+        let hop = self.route(destination).ok_or(Unreachable::NoRoute)?;
+        let neighbour = hop.gateway.unwrap_or(destination);
+        match self.neighbours.get(&(hop.port, neighbour)) {
+            Some(&id) if self.adjacency(id).is_some() => Ok(id),
+            _ => Err(Unreachable::Unresolved { port: hop.port, neighbour }),
+        }
+    }
+
+    /// Puts `routes` in the place of all routes there were. Of several for one prefix, the last one given counts.
+    pub fn set_routes(&mut self, routes: impl IntoIterator<Item = (IpNet, NextHop)>) {
+        self.v4.clear();
+        self.v6.clear();
+        for (prefix, hop) in routes {
+            match prefix {
+                IpNet::V4(p) => drop(self.v4.insert(p.trunc(), hop)),
+                IpNet::V6(p) => drop(self.v6.insert(p.trunc(), hop)),
+            }
+        }
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// Makes `address` on `port` known, or gives it a new MAC address. Its id stays what it was.
+    pub fn set_neighbour(&mut self, address: IpAddr, adjacency: Adjacency) {
+        let key = (adjacency.port, address);
+        if let Some(id) = self.neighbours.get(&key) {
+            self.adjacencies[id.0 as usize] = Some(adjacency);
+        } else {
+            self.neighbours.insert(key, AdjacencyId(self.adjacencies.len() as u32));
+            self.adjacencies.push(Some(adjacency));
+        }
+    }
+
+    /// Makes `address` on `port` unresolved. It keeps its id until [`Network::compact`].
+    pub fn clear_neighbour(&mut self, port: PortId, address: IpAddr) {
+        if let Some(id) = self.neighbours.get(&(port, address)) {
+            self.adjacencies[id.0 as usize] = None;
+        }
+    }
+
+    /// Takes back the ids of unresolved neighbours once there are more of them than of resolved ones, so that a
+    /// link whose hosts come and go does not grow the table for ever. Changes the generation if it did anything.
+    pub fn compact(&mut self) {
+        let resolved = self.adjacencies.iter().flatten().count();
+        if self.adjacencies.len() < 64 || self.adjacencies.len() < 2 * resolved {
+            return;
+        }
+        let old = std::mem::take(&mut self.adjacencies);
+        let adjacencies = &mut self.adjacencies;
+        self.neighbours.retain(|_, id| match old[id.0 as usize] {
+            Some(adjacency) => {
+                *id = AdjacencyId(adjacencies.len() as u32);
+                adjacencies.push(Some(adjacency));
+                true
+            }
+            None => false,
+        });
+        self.generation = self.generation.wrapping_add(1);
+    }
+}
+
+fn host_v4(address: Ipv4Addr) -> Ipv4Net {
+    Ipv4Net::from(address)
+}
+
+fn host_v6(address: Ipv6Addr) -> Ipv6Net {
+    Ipv6Net::from(address)
+}
+
+#[cfg(test)]
+mod tests;

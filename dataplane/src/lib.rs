@@ -4,4 +4,20 @@
 //! `rx → parse → conn (look up) → [service → schedule → conn (insert)] → forward → tx`.
 //! The crate knows packets and never a NIC: a frame and a wire reach it through the traits of [`wire`].
 
+pub mod conn;
+pub mod counters;
+pub mod destination;
+mod egress;
+pub mod forward;
+mod memory;
 pub mod network;
+pub mod packet;
+pub mod parse;
+pub mod quiescence;
+pub mod schedule;
+pub mod service;
+pub mod snapshot;
+mod sync;
+pub mod time;
+pub mod wire;
+pub mod worker;

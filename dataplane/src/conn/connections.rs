@@ -1,0 +1,260 @@
+//! One worker's hand on the connections: open, move on, close, expire.
+
+use std::io;
+use std::sync::Arc;
+
+use super::entry::{Armed, Direction, Entry, Index, Method, NewConnection};
+use super::pool::Pool;
+use super::state::{self, Seen, State, Timeouts};
+use super::table::{ConnectionTable, Found, Hash, Refused};
+use super::wheel::{Due, Wheel};
+use crate::packet::tcp::Flags;
+use crate::parse::Flow;
+use crate::sync::{Ordering, fence};
+use crate::time::Tick;
+
+/// Timers looked at per burst. At 100,000 bursts a second more than the connections that a worker can open.
+const TIMERS_PER_BURST: usize = 32;
+
+/// Why a connection was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// Another worker has opened it since it was looked up.
+    Exists(Found),
+    /// The buckets where it would have to be are full.
+    TableFull,
+    /// All entries are in use.
+    NoFreeEntry,
+}
+
+/// A connection that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Whose counters it counted for.
+    pub destination: u32,
+    /// The state it ended in.
+    pub state: State,
+}
+
+/// One worker's hand on the table all workers share.
+pub struct Connections {
+    table: Arc<ConnectionTable>,
+    worker: usize,
+    pool: Pool,
+    wheel: Wheel,
+}
+
+impl Connections {
+    /// For worker number `worker`, which is online from now on.
+    pub fn new(table: Arc<ConnectionTable>, worker: usize, now: Tick) -> Self {
+        table.quiescence().pass(worker);
+        // An entry has one timer that counts; one that was shortened leaves a stale one behind for a while. Where these
+        // fill the other half, new connections are refused.
+        let wheel = Wheel::new(now, 2 * table.capacity());
+        Self { pool: Pool::new(&table), wheel, table, worker }
+    }
+
+    /// The shared table.
+    #[inline]
+    pub fn table(&self) -> &ConnectionTable {
+        &self.table
+    }
+
+    /// The connection that a packet of `flow` belongs to.
+    #[inline]
+    pub fn find(&self, hash: Hash, flow: Flow) -> Option<Found> {
+        self.table.find(hash, flow)
+    }
+
+    /// The connection's entry. Of use until the next [`Connections::quiesce`].
+    #[inline]
+    pub fn entry(&self, index: Index) -> &Entry {
+        self.table.entry(index)
+    }
+
+    /// Opens a connection, to be found from both sides where replies are seen.
+    pub fn open(&mut self, new: &NewConnection, timeouts: &Timeouts, now: Tick) -> Result<Index, OpenError> {
+        if !self.wheel.has_room() {
+            return Err(OpenError::NoFreeEntry);
+        }
+        let index = self.pool.allocate(&self.table).ok_or(OpenError::NoFreeEntry)?;
+        let entry = self.table.entry(index);
+        entry.fill(new, now);
+        if let Err(refused) = self.table.insert(new.flow, Direction::ToServer, index) {
+            entry.end(entry.life());
+            self.pool.put_back(&self.table, index);
+            return Err(match refused {
+                Refused::Exists(found) => OpenError::Exists(found),
+                Refused::Full => OpenError::TableFull,
+            });
+        }
+        let reply = new.method.sees_replies().then(|| entry.flow_of(Direction::ToClient));
+        if reply.is_some_and(|flow| !self.table.replace(flow, Direction::ToClient, index)) {
+            self.close(index);
+            return Err(OpenError::TableFull);
+        }
+        self.look_by(index, now.after(timeouts.of(new.state)));
+        Ok(index)
+    }
+
+    /// A packet with these control bits has come: its state before and after, where that has changed. `None` also for a
+    /// connection that has just ended.
+    #[inline]
+    pub fn step(
+        &mut self,
+        index: Index,
+        seen: Seen,
+        flags: Flags,
+        timeouts: &Timeouts,
+        now: Tick,
+    ) -> Option<(State, State)> {
+        let entry = self.table.entry(index);
+        entry.seen(now);
+        let mut life = entry.life();
+        loop {
+            let old = life.state();
+            let new = state::next(old, seen, flags);
+            let replied = seen == Seen::Out && !life.has_replied();
+            if !life.is_alive() || (new == old && !replied) {
+                return None;
+            }
+            let next = if replied { life.with_state(new).with_reply() } else { life.with_state(new) };
+            match entry.change_life(life, next) {
+                Err(now) => life = now,
+                Ok(()) if new == old => return None,
+                Ok(()) => {
+                    if timeouts.of(new) < timeouts.of(old) {
+                        self.look_by(index, now.after(timeouts.of(new)));
+                    }
+                    return Some((old, new));
+                }
+            }
+        }
+    }
+
+    /// Sees to it that the connection is looked at no later than at `deadline`. Where it has a timer and this worker has
+    /// no room for an earlier one, it is looked at when that fires: late, and not wrong.
+    pub(super) fn look_by(&mut self, index: Index, deadline: Tick) {
+        let entry = self.table.entry(index);
+        // The connection is alive before its timer is looked at; pairs with the fence in `look_at`.
+        fence(Ordering::SeqCst);
+        let armed = entry.armed();
+        let room = armed == Armed::NONE || self.wheel.len() < self.table.capacity();
+        // Where the exchange fails, another worker has just looked at the connection and armed a timer for it.
+        if !armed.is_by(deadline) && room && entry.rearm(armed, Armed::at(self.wheel.tick_for(deadline))) {
+            self.wheel.arm(index, deadline);
+        }
+    }
+
+    /// Ends a connection now. `None` where another worker was first.
+    pub fn close(&mut self, index: Index) -> Option<Ended> {
+        let entry = self.table.entry(index);
+        let life = entry.end(entry.life())?;
+        let ended = Ended { destination: entry.destination(), state: life.state() };
+        self.table.remove(entry.flow(), Direction::ToServer, index);
+        if entry.method().sees_replies() {
+            self.table.remove(entry.flow_of(Direction::ToClient), Direction::ToClient, index);
+        }
+        self.pool.retire(&self.table, index);
+        Some(ended)
+    }
+
+    /// Ends connections whose time is up, a burst's share of them.
+    pub fn expire(&mut self, timeouts: &Timeouts, now: Tick, mut ended: impl FnMut(Ended)) {
+        for _ in 0..TIMERS_PER_BURST {
+            let Some(due) = self.wheel.due(now) else { return };
+            if let Some(end) = self.look_at(due, timeouts, now) {
+                ended(end);
+            }
+        }
+    }
+
+    /// Handles a timer: ends the connection or arms another one. A stale timer, and one of a free entry, is at its end.
+    pub(super) fn look_at(&mut self, due: Due, timeouts: &Timeouts, now: Tick) -> Option<Ended> {
+        let entry = self.table.entry(due.index);
+        if !entry.rearm(Armed::at(due.tick), Armed::NONE) {
+            return None;
+        }
+        // Now there is no timer: either we see the connection that another worker is opening in this entry and arm one,
+        // or it sees that it has to. Pairs with the fence in `look_by`.
+        fence(Ordering::SeqCst);
+        let life = entry.life();
+        if !life.is_alive() {
+            return None;
+        }
+        let deadline = entry.last_seen().after(timeouts.of(life.state()));
+        if now.reached(deadline) {
+            return self.close(due.index);
+        }
+        if entry.rearm(Armed::NONE, Armed::at(self.wheel.tick_for(deadline))) {
+            self.wheel.arm(due.index, deadline);
+        }
+        None
+    }
+
+    /// Nothing found before this call is in use any more. Once a burst; frees what has ended long enough ago.
+    #[inline]
+    pub fn quiesce(&mut self) {
+        self.table.quiescence().pass(self.worker);
+        self.pool.reclaim(&self.table);
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.table.quiescence().leave(self.worker);
+    }
+}
+
+/// A connection as a list shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The client's flow, to the virtual address.
+    pub flow: Flow,
+    /// The real server: address as a number, port.
+    pub server: (u32, u16),
+    /// How packets reach it.
+    pub method: Method,
+    /// Whose counters it counts for.
+    pub destination: u32,
+    /// Its state.
+    pub state: State,
+    /// Ticks until it ends if no packet comes; not below 0.
+    pub expires: u32,
+}
+
+impl ConnectionTable {
+    /// The connection in the entry at `index`, if there is one. For lists: may be called from any thread at any time,
+    /// and gives what was there at one moment or nothing.
+    pub fn view(&self, index: Index, timeouts: &Timeouts, now: Tick) -> Option<View> {
+        let entry = self.entry(index);
+        let life = entry.life();
+        if !life.is_alive() {
+            return None;
+        }
+        let left = entry.last_seen().after(timeouts.of(life.state())).since(now);
+        let view = View {
+            flow: entry.flow(),
+            server: entry.server(),
+            method: entry.method(),
+            destination: entry.destination(),
+            state: life.state(),
+            expires: left.max(0) as u32,
+        };
+        // The reads above come before the one below; a life that ended meanwhile may have been filled anew.
+        fence(Ordering::Acquire);
+        let after = entry.life();
+        (after.is_alive() && after.generation() == life.generation()).then_some(view)
+    }
+
+    /// All connections there are, for lists. Reads every entry that has ever been used.
+    pub fn views(&self, timeouts: Timeouts, now: Tick) -> impl Iterator<Item = View> + '_ {
+        let used = self.shared.touched().min(self.entries().len());
+        (0..used as u32).filter_map(move |index| self.view(Index(index), &timeouts, now))
+    }
+
+    /// Reserves a table; see [`ConnectionTable::new`].
+    pub fn shared(buckets: usize, capacity: u32, workers: usize) -> io::Result<Arc<Self>> {
+        Self::new(buckets, capacity, workers).map(Arc::new)
+    }
+}

@@ -1,0 +1,312 @@
+//! One connection in one cache line. All fields are atomics: any worker, and whoever lists connections, may read a
+//! line at any time. Plain loads and stores on the machines we run on.
+//!
+//! The addresses, ports, method and destination are written before the entry is published in a bucket and stay as
+//! they are until it is free again. What changes in between: state, time last seen, timer, cached adjacencies.
+
+#[cfg(not(loom))]
+use zerocopy::FromZeros;
+
+use super::state::State;
+use crate::network::AdjacencyId;
+use crate::parse::Flow;
+use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use crate::time::Tick;
+
+/// An entry's place in the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Index(pub u32);
+
+/// Which way a packet of a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the real server.
+    ToServer,
+    /// From the real server to the client; seen only where the method rewrites (NAT).
+    ToClient,
+}
+
+/// How packets reach the real server: IPVS's forwarding methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Method {
+    /// LVS/NAT, "Masq": addresses are rewritten both ways.
+    Nat = 0,
+    /// LVS/DR, "Route": only the frame is readdressed.
+    DirectRouting = 1,
+}
+
+impl Method {
+    /// True where replies come back through the director and are looked up from the server's side.
+    #[inline]
+    pub fn sees_replies(self) -> bool {
+        self == Method::Nat
+    }
+}
+
+/// What a connection is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct NewConnection {
+    /// The client's flow, to the virtual address.
+    pub flow: Flow,
+    /// The real server: address as a number, port.
+    pub server: (u32, u16),
+    /// How packets reach it.
+    pub method: Method,
+    /// Whose counters it counts for.
+    pub destination: u32,
+    /// Its first state.
+    pub state: State,
+}
+
+/// State, flags and generation in one word, so that a state changes only in a connection that is alive.
+///
+/// Bits 0–7 state, bit 8 alive, bit 9 a packet from the server has been seen, bits 32–63 generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life(u64);
+
+impl Life {
+    const ALIVE: u64 = 1 << 8;
+    const REPLIED: u64 = 1 << 9;
+
+    /// False once somebody has decided that the connection ends.
+    #[inline]
+    pub fn is_alive(self) -> bool {
+        self.0 & Self::ALIVE != 0
+    }
+
+    /// True once a packet from the server has been seen.
+    #[inline]
+    pub fn has_replied(self) -> bool {
+        self.0 & Self::REPLIED != 0
+    }
+
+    /// The connection's state.
+    #[inline]
+    pub fn state(self) -> State {
+        State::from_code(self.0 as u8)
+    }
+
+    /// How many lives the entry has had; tells a stale reference.
+    #[inline]
+    pub fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The same connection in another state.
+    #[inline]
+    #[must_use]
+    pub fn with_state(self, state: State) -> Self {
+        Self(self.0 & !0xff | u64::from(state.code()))
+    }
+
+    /// The same connection, with a packet from the server seen.
+    #[inline]
+    #[must_use]
+    pub fn with_reply(self) -> Self {
+        Self(self.0 | Self::REPLIED)
+    }
+}
+
+/// An adjacency and the generation of the network in which it was looked up, in one word so that both are of one
+/// moment. 0 is none.
+#[inline]
+fn cached(generation: u32, id: AdjacencyId) -> u64 {
+    u64::from(generation) << 32 | u64::from(id.0.wrapping_add(1))
+}
+
+/// The tick at which the one timer of an entry fires that counts, if there is one. It outlives the connection: whoever
+/// uses the entry next takes it over, so that an entry that is used often does not leave a trail of timers.
+///
+/// Bits 1–31 the tick's lowest 31 bits, bit 0 set; or 0 for none. Timers are less than 2^29 ticks off, so that 31 bits
+/// tell before from after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Armed(u32);
+
+impl Armed {
+    /// No timer counts.
+    pub(super) const NONE: Armed = Armed(0);
+
+    /// The timer that fires at `tick`.
+    #[inline]
+    pub(super) fn at(tick: Tick) -> Self {
+        Self(tick.0 << 1 | 1)
+    }
+
+    /// True where a timer counts that fires no later than `deadline`.
+    #[inline]
+    pub(super) fn is_by(self, deadline: Tick) -> bool {
+        self != Self::NONE && (self.0 & !1).wrapping_sub(deadline.0 << 1) as i32 <= 0
+    }
+}
+
+/// A connection's cache line.
+#[derive(Default)]
+#[cfg_attr(not(loom), derive(FromZeros))]
+#[repr(C, align(64))]
+pub struct Entry {
+    /// Client address, virtual address: [`Flow::words`] of the client's flow.
+    addresses: AtomicU64,
+    /// Client port, virtual port, protocol.
+    ports: AtomicU64,
+    server_address: AtomicU32,
+    server_port: AtomicU16,
+    method: AtomicU8,
+    /// For what later methods need.
+    reserved: AtomicU8,
+    life: AtomicU64,
+    to_server: AtomicU64,
+    to_client: AtomicU64,
+    /// The tick of the last packet.
+    last_seen: AtomicU32,
+    /// When the timer fires that counts: [`Armed`].
+    armed: AtomicU32,
+    /// The destination; in a free entry, the next batch of free ones.
+    destination: AtomicU32,
+    /// In a dead entry the next one on the same list. In a live one, for the line that holds what does not fit here
+    /// (IPv6 addresses, a local address).
+    link: AtomicU32,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Entry>() == 64);
+
+impl Entry {
+    /// Writes a new connection into a free entry and brings it to life. Nobody else can see it yet.
+    pub(super) fn fill(&self, new: &NewConnection, now: Tick) {
+        let [addresses, ports] = new.flow.words();
+        self.addresses.store(addresses, Ordering::Relaxed);
+        self.ports.store(ports, Ordering::Relaxed);
+        self.server_address.store(new.server.0, Ordering::Relaxed);
+        self.server_port.store(new.server.1, Ordering::Relaxed);
+        self.method.store(new.method as u8, Ordering::Relaxed);
+        self.to_server.store(0, Ordering::Relaxed);
+        self.to_client.store(0, Ordering::Relaxed);
+        self.last_seen.store(now.0, Ordering::Relaxed);
+        self.destination.store(new.destination, Ordering::Relaxed);
+        self.link.store(0, Ordering::Relaxed);
+        let generation = (self.life.load(Ordering::Relaxed) >> 32) + 1;
+        let life = generation << 32 | Life::ALIVE | u64::from(new.state.code());
+        // Release: a reader that sees this generation (`View`) sees what was written above.
+        self.life.store(life, Ordering::Release);
+    }
+
+    /// The client's flow, to the virtual address.
+    #[inline]
+    pub fn flow(&self) -> Flow {
+        Flow::from_words([self.addresses.load(Ordering::Relaxed), self.ports.load(Ordering::Relaxed)])
+    }
+
+    /// The real server: address as a number, port.
+    #[inline]
+    pub fn server(&self) -> (u32, u16) {
+        (self.server_address.load(Ordering::Relaxed), self.server_port.load(Ordering::Relaxed))
+    }
+
+    /// How packets reach the real server.
+    #[inline]
+    pub fn method(&self) -> Method {
+        match self.method.load(Ordering::Relaxed) {
+            0 => Method::Nat,
+            _ => Method::DirectRouting,
+        }
+    }
+
+    /// Whose counters the connection counts for.
+    #[inline]
+    pub fn destination(&self) -> u32 {
+        self.destination.load(Ordering::Relaxed)
+    }
+
+    /// The flow of a packet that goes this way.
+    #[inline]
+    pub(super) fn flow_of(&self, direction: Direction) -> Flow {
+        let flow = self.flow();
+        match direction {
+            Direction::ToServer => flow,
+            Direction::ToClient => Flow::new(flow.protocol(), self.server(), flow.source()),
+        }
+    }
+
+    /// State, flags and generation.
+    #[inline]
+    pub fn life(&self) -> Life {
+        // Acquire: pairs with the Release in `fill`.
+        Life(self.life.load(Ordering::Acquire))
+    }
+
+    /// Puts `new` in the place of `old`; else what is there.
+    #[inline]
+    pub(super) fn change_life(&self, old: Life, new: Life) -> Result<(), Life> {
+        self.life.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire).map(drop).map_err(Life)
+    }
+
+    /// Ends the connection. The life it had goes to the one caller that ended it.
+    pub(super) fn end(&self, mut life: Life) -> Option<Life> {
+        while life.is_alive() {
+            match self.change_life(life, Life(life.0 & !Life::ALIVE)) {
+                Ok(()) => return Some(life),
+                Err(now) if now.generation() != life.generation() => return None,
+                Err(now) => life = now,
+            }
+        }
+        None
+    }
+
+    /// The tick of the last packet.
+    #[inline]
+    pub fn last_seen(&self) -> Tick {
+        Tick(self.last_seen.load(Ordering::Relaxed))
+    }
+
+    /// A packet has come. Does not dirty the line twice within a tick.
+    #[inline]
+    pub fn seen(&self, now: Tick) {
+        if self.last_seen.load(Ordering::Relaxed) != now.0 {
+            self.last_seen.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn cache(&self, direction: Direction) -> &AtomicU64 {
+        match direction {
+            Direction::ToServer => &self.to_server,
+            Direction::ToClient => &self.to_client,
+        }
+    }
+
+    /// The adjacency cached for this direction, if it was looked up in this generation of the network.
+    #[inline]
+    pub fn adjacency(&self, direction: Direction, generation: u32) -> Option<AdjacencyId> {
+        let word = self.cache(direction).load(Ordering::Relaxed);
+        ((word >> 32) as u32 == generation && word as u32 != 0).then(|| AdjacencyId(word as u32 - 1))
+    }
+
+    /// Caches an adjacency.
+    #[inline]
+    pub fn set_adjacency(&self, direction: Direction, generation: u32, id: AdjacencyId) {
+        self.cache(direction).store(cached(generation, id), Ordering::Relaxed);
+    }
+
+    /// When the timer fires that counts.
+    #[inline]
+    pub(super) fn armed(&self) -> Armed {
+        Armed(self.armed.load(Ordering::Relaxed))
+    }
+
+    /// Makes the timer `new` the one that counts, where it was `old`.
+    #[inline]
+    pub(super) fn rearm(&self, old: Armed, new: Armed) -> bool {
+        self.armed.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    #[inline]
+    pub(super) fn link(&self) -> &AtomicU32 {
+        &self.link
+    }
+
+    #[inline]
+    pub(super) fn next_batch(&self) -> &AtomicU32 {
+        &self.destination
+    }
+}

@@ -1,0 +1,26 @@
+//! The connection table: one for all workers, lock-free, found from both sides.
+//!
+//! - [`table`]: buckets of one cache line that lead to entries by index; look-up, insertion, removal.
+//! - [`entry`]: one connection, in one cache line.
+//! - [`pool`]: which entries are free, and when a dead one may be used again.
+//! - [`wheel`]: when a connection is to be looked at because its time may be up.
+//! - [`state`]: TCP's and UDP's states and what moves between them, as IPVS has it.
+//!
+//! [`Connections`] is one worker's hand on all of them.
+
+mod connections;
+pub mod entry;
+pub mod pool;
+pub mod state;
+pub mod table;
+pub mod wheel;
+
+pub use connections::{Connections, OpenError, View};
+pub use entry::{Direction, Index, Method, NewConnection};
+pub use state::{State, Timeouts};
+pub use table::ConnectionTable;
+
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,265 @@
+//! The states of a connection, what moves between them, and how long each may be idle: IPVS's, to the letter
+//! (Linux, ip_vs_proto_tcp.c and ip_vs_proto_udp.c).
+
+use super::entry::Method;
+use crate::packet::protocol;
+use crate::packet::tcp::Flags;
+use crate::time::TICKS_PER_SECOND;
+
+/// A connection's state. TCP's are those of IPVS, which sees both ends at best and one of them at worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum State {
+    /// Nothing has been seen that tells.
+    None = 0,
+    /// The client has acknowledged.
+    Established,
+    /// The server opens a connection.
+    SynSent,
+    /// The client has asked for a connection.
+    SynRecv,
+    /// One side has finished.
+    FinWait,
+    /// Both sides have finished.
+    TimeWait,
+    /// Reset.
+    Close,
+    /// The client has finished, the server not.
+    CloseWait,
+    /// The server has finished after the client.
+    LastAck,
+    /// Not entered by the tables in use.
+    Listen,
+    /// The server has answered a SYN (secure_tcp).
+    SynAck,
+    /// UDP has but one.
+    Udp,
+}
+
+use State::{
+    Close as CL, CloseWait as CW, Established as ES, FinWait as FW, LastAck as LA, Listen as LI, None as NO,
+    SynAck as SA, SynRecv as SR, SynSent as SS, TimeWait as TW,
+};
+
+impl State {
+    /// Every state, by its code.
+    pub const ALL: [State; 12] = [NO, ES, SS, SR, FW, TW, CL, CW, LA, LI, SA, State::Udp];
+
+    /// The state's number.
+    #[inline]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The state of a number that [`State::code`] gave.
+    #[inline]
+    pub(super) fn from_code(code: u8) -> Self {
+        Self::ALL.get(usize::from(code)).copied().unwrap_or(NO)
+    }
+
+    /// The name that `ipvsadm -Lc` prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            NO => "NONE",
+            ES => "ESTABLISHED",
+            SS => "SYN_SENT",
+            SR => "SYN_RECV",
+            FW => "FIN_WAIT",
+            TW => "TIME_WAIT",
+            CL => "CLOSE",
+            CW => "CLOSE_WAIT",
+            LA => "LAST_ACK",
+            LI => "LISTEN",
+            SA => "SYNACK",
+            State::Udp => "UDP",
+        }
+    }
+
+    /// True where the connection counts in ActiveConn; else it counts in InActConn.
+    #[inline]
+    pub const fn is_active(self) -> bool {
+        matches!(self, ES | SS | SR | SA)
+    }
+
+    /// True where a SYN from the client is a new connection and not this one (conn_reuse_mode 1).
+    #[inline]
+    pub const fn ends_at_syn(self) -> bool {
+        matches!(self, TW | CL)
+    }
+
+    /// The state before a new connection's first packet has been counted.
+    #[inline]
+    pub const fn initial(protocol: u8) -> Self {
+        if protocol == protocol::UDP { State::Udp } else { NO }
+    }
+}
+
+/// Where a packet came from, as far as the state is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// From the client.
+    In = 0,
+    /// From the real server.
+    Out = 1,
+    /// From the client, while the server's packets go past the director.
+    InOnly = 2,
+}
+
+impl Seen {
+    /// For a packet from the client of a connection of `method`.
+    #[inline]
+    pub fn from_client(method: Method, replied: bool) -> Self {
+        if method == Method::Nat || replied { Seen::In } else { Seen::InOnly }
+    }
+}
+
+/// `TRANSITIONS[seen][first flag of SYN, FIN, ACK, RST][state]`.
+#[rustfmt::skip]
+const TRANSITIONS: [[[State; 11]; 4]; 3] = [
+    [ // In
+        [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR],
+        [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW],
+        [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+        [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR],
+    ],
+    [ // Out
+        [SS, ES, SS, SR, SS, SS, SS, SS, SS, LI, SR],
+        [TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW],
+        [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES],
+        [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL],
+    ],
+    [ // InOnly
+        [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR],
+        [CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW],
+        [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+        [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
+    ],
+];
+
+/// The state after a packet with these control bits. The first of RST, SYN, FIN, ACK that is set decides; a segment
+/// with none of them changes nothing. UDP stays UDP.
+#[inline]
+pub fn next(state: State, seen: Seen, flags: Flags) -> State {
+    let row = if flags.any(Flags::RST) {
+        3
+    } else if flags.any(Flags::SYN) {
+        0
+    } else if flags.any(Flags::FIN) {
+        1
+    } else if flags.any(Flags::ACK) {
+        2
+    } else {
+        return state;
+    };
+    match TRANSITIONS[seen as usize][row].get(usize::from(state.code())) {
+        Some(&next) => next,
+        Option::None => state,
+    }
+}
+
+/// How long a connection may be idle in each state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    ticks: [u32; State::ALL.len()],
+}
+
+/// The longest timeout in seconds that can be set: that of the kernel, where it still fits a signed number of jiffies.
+pub const MAX_TIMEOUT: u32 = 31 * 86_400;
+
+impl Default for Timeouts {
+    /// IPVS's: see [`State`] for the order.
+    fn default() -> Self {
+        let seconds = [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300];
+        Self { ticks: seconds.map(|s: u32| s * TICKS_PER_SECOND) }
+    }
+}
+
+impl Timeouts {
+    /// What `--set TCP TCPFIN UDP` changes, in seconds; 0 leaves one as it is, and more than [`MAX_TIMEOUT`] counts
+    /// as that.
+    #[must_use]
+    pub fn set(mut self, tcp: u32, tcp_fin: u32, udp: u32) -> Self {
+        for (state, seconds) in [(ES, tcp), (FW, tcp_fin), (State::Udp, udp)] {
+            if seconds > 0 {
+                self.ticks[usize::from(state.code())] = seconds.min(MAX_TIMEOUT) * TICKS_PER_SECOND;
+            }
+        }
+        self
+    }
+
+    /// How many ticks a connection may be idle in `state`.
+    #[inline]
+    pub fn of(&self, state: State) -> u32 {
+        self.ticks[usize::from(state.code())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection's way through the tables: who sent which flags, and the state after it.
+    fn walk(method: Method, steps: &[(bool, u8, State)]) {
+        let (mut state, mut replied) = (State::initial(protocol::TCP), false);
+        for (n, &(client, flags, expected)) in steps.iter().enumerate() {
+            let seen = if client { Seen::from_client(method, replied) } else { Seen::Out };
+            replied |= !client;
+            state = next(state, seen, Flags(flags));
+            assert_eq!(state, expected, "step {n}");
+        }
+    }
+
+    const S: u8 = Flags::SYN;
+    const A: u8 = Flags::ACK;
+    const F: u8 = Flags::FIN;
+    const R: u8 = Flags::RST;
+
+    #[test]
+    fn masquerading_sees_both_sides() {
+        walk(
+            Method::Nat,
+            &[(true, S, SR), (false, S | A, SR), (true, A, ES), (true, F | A, CW), (false, F | A, TW)],
+        );
+        walk(
+            Method::Nat,
+            &[(true, S, SR), (true, A, ES), (false, F | A, FW), (true, F | A, TW), (false, A, TW)],
+        );
+        walk(Method::Nat, &[(true, S, SR), (false, R | A, CL)]);
+    }
+
+    #[test]
+    fn a_client_cannot_reset_what_the_server_has_not_accepted() {
+        walk(Method::Nat, &[(true, S, SR), (true, R, SR)]);
+        walk(Method::Nat, &[(true, S, SR), (true, A, ES), (true, R, CL), (true, A, CL)]);
+    }
+
+    #[test]
+    fn direct_routing_sees_the_client_only() {
+        walk(
+            Method::DirectRouting,
+            &[(true, S, SR), (true, A, ES), (true, F | A, FW), (true, A, FW), (true, S, SR)],
+        );
+    }
+
+    #[test]
+    fn flags_that_say_nothing_and_udp_stay() {
+        assert_eq!(next(ES, Seen::In, Flags(0x08)), ES);
+        assert_eq!(next(State::Udp, Seen::Out, Flags(0)), State::Udp);
+        assert_eq!(next(State::Udp, Seen::In, Flags(S)), State::Udp);
+    }
+
+    #[test]
+    fn zero_keeps_a_timeout() {
+        let t = Timeouts::default().set(0, 5, 0);
+        assert_eq!([ES, FW, State::Udp].map(|s| t.of(s) / TICKS_PER_SECOND), [900, 5, 300]);
+        assert_eq!(t.set(u32::MAX, 0, 7).of(ES), MAX_TIMEOUT * TICKS_PER_SECOND);
+    }
+
+    #[test]
+    fn codes_and_states_are_one_to_one() {
+        for (code, state) in State::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(state.code()), code);
+            assert_eq!(State::from_code(code as u8), state);
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! Buckets and entries: how a packet finds its connection, on whatever worker it is.
+//!
+//! A bucket is a cache line of slots. A slot names an entry and the direction in which it is to be found, and carries
+//! enough of the hash that another connection's entry is hardly ever touched. A connection is in one slot by the
+//! client's flow and, where replies come through the director, in another by the server's.
+//!
+//! A slot is empty, pending or live. Look-ups match live slots only. Of two workers that insert the same flow at once,
+//! exactly one gets its slot live, by this rule: publish a pending slot, then look at all others for the flow; a live
+//! one wins over us; a pending one is taken out, and whoever finds its own pending slot gone starts again. As each
+//! publishes before it looks, at least one sees the other.
+
+#[cfg(not(loom))]
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+
+#[cfg(not(loom))]
+use zerocopy::FromZeros;
+
+use super::entry::{Direction, Entry, Index};
+use super::pool::Shared;
+use crate::memory::Region;
+use crate::parse::Flow;
+use crate::quiescence::Quiescence;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// Slots in a bucket.
+#[cfg(not(loom))]
+const SLOTS: usize = 7;
+/// Fewer, so that a model has fewer steps.
+#[cfg(loom)]
+const SLOTS: usize = 2;
+
+/// How many buckets after its own a flow may be put into when those before are full.
+#[cfg(not(loom))]
+const REACH: u32 = 7;
+#[cfg(loom)]
+const REACH: u32 = 1;
+
+/// How often an insertion that another worker's insertion of the same flow has undone is tried again.
+const ATTEMPTS: usize = 8;
+
+/// What a slot holds. Bits 0–31 the entry, bits 32–33 the phase, bit 34 the direction, bits 35–63 the tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot(u64);
+
+impl Slot {
+    const EMPTY: Slot = Slot(0);
+    const PENDING: u64 = 1 << 32;
+    const LIVE: u64 = 2 << 32;
+    const PHASE: u64 = 3 << 32;
+    const TO_CLIENT: u64 = 1 << 34;
+    const TAG: u64 = !0 << 35;
+
+    #[inline]
+    fn new(hash: Hash, direction: Direction, index: Index, phase: u64) -> Self {
+        let direction = match direction {
+            Direction::ToServer => 0,
+            Direction::ToClient => Self::TO_CLIENT,
+        };
+        Self(hash.0 & Self::TAG | direction | phase | u64::from(index.0))
+    }
+
+    #[inline]
+    fn live(self) -> Self {
+        Self(self.0 & !Self::PHASE | Self::LIVE)
+    }
+
+    #[inline]
+    fn is_live(self) -> bool {
+        self.0 & Self::PHASE == Self::LIVE
+    }
+
+    #[inline]
+    fn has_tag_of(self, hash: Hash) -> bool {
+        (self.0 ^ hash.0) & Self::TAG == 0
+    }
+
+    #[inline]
+    fn index(self) -> Index {
+        Index(self.0 as u32)
+    }
+
+    #[inline]
+    fn direction(self) -> Direction {
+        if self.0 & Self::TO_CLIENT == 0 { Direction::ToServer } else { Direction::ToClient }
+    }
+
+    /// The same entry, in the same direction, in whatever phase.
+    #[inline]
+    fn is_same_entry(self, other: Slot) -> bool {
+        (self.0 ^ other.0) & !Self::PHASE == 0
+    }
+}
+
+/// A cache line of slots.
+#[cfg_attr(not(loom), derive(FromZeros))]
+#[cfg_attr(loom, derive(Default))]
+#[repr(C, align(64))]
+struct Bucket {
+    slots: [AtomicU64; SLOTS],
+    /// How many slots that belong here are in the buckets after this one.
+    overflow: AtomicU32,
+    reserved: AtomicU32,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// A flow's hash: the top bits tell slots of a bucket apart, the low bits choose the bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hash(u64);
+
+/// A connection that a packet belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The connection.
+    pub index: Index,
+    /// Which way the packet goes.
+    pub direction: Direction,
+}
+
+/// Why a slot was not inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The flow is there already.
+    Exists(Found),
+    /// All slots within reach are taken, or other workers kept getting in the way.
+    Full,
+}
+
+/// The table all workers share.
+pub struct ConnectionTable {
+    seeds: [u64; 2],
+    buckets: Region<Bucket>,
+    entries: Region<Entry>,
+    pub(super) shared: Shared,
+    quiescence: Quiescence,
+}
+
+impl ConnectionTable {
+    /// A table of `buckets` buckets (a power of two) and room for `capacity` connections, for `workers` workers.
+    /// The hash is seeded at random, so that nobody outside can choose flows that meet in one bucket.
+    pub fn new(buckets: usize, capacity: u32, workers: usize) -> io::Result<Self> {
+        if !buckets.is_power_of_two() || buckets <= REACH as usize || buckets > 1 << 32 {
+            let message = "the number of buckets is not a power of two between 8 and 2^32";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(Self {
+            seeds: seeds(),
+            buckets: Region::new(buckets)?,
+            entries: Region::new(capacity as usize)?,
+            shared: Shared::new(capacity),
+            quiescence: Quiescence::new(workers),
+        })
+    }
+
+    /// How many buckets there are.
+    pub fn bucket_count(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// How many connections there is room for.
+    pub fn capacity(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Which worker has passed a quiescent state when.
+    pub fn quiescence(&self) -> &Quiescence {
+        &self.quiescence
+    }
+
+    /// The entry at `index`, whoever's it is now.
+    #[inline]
+    pub fn entry(&self, index: Index) -> &Entry {
+        &self.entries[index.0 as usize]
+    }
+
+    /// All entries, live and free.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The flow's hash: a folded multiplication of its two words.
+    #[inline]
+    pub fn hash(&self, flow: Flow) -> Hash {
+        let [a, b] = flow.words();
+        let product = u128::from(a ^ self.seeds[0]) * u128::from(b ^ self.seeds[1]);
+        Hash((product >> 64) as u64 ^ product as u64)
+    }
+
+    #[inline]
+    fn bucket(&self, hash: Hash, distance: u32) -> &Bucket {
+        &self.buckets[(hash.0 as u32).wrapping_add(distance) as usize & (self.buckets.len() - 1)]
+    }
+
+    /// Asks the processor to load the flow's bucket.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: Hash) {
+        prefetch(self.bucket(hash, 0));
+    }
+
+    /// Asks the processor to load the entry that the flow's own bucket most likely leads to. The bucket should have
+    /// been prefetched.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: Hash) {
+        for slot in &self.bucket(hash, 0).slots {
+            let slot = Slot(slot.load(Ordering::Relaxed));
+            if slot.is_live() && slot.has_tag_of(hash) {
+                prefetch(self.entry(slot.index()));
+                return;
+            }
+        }
+    }
+
+    /// The live connection that a packet of `flow` belongs to. The caller may use the entry until its worker passes
+    /// its next quiescent state.
+    #[inline]
+    pub fn find(&self, hash: Hash, flow: Flow) -> Option<Found> {
+        let home = self.bucket(hash, 0);
+        self.find_in(home, hash, flow).or_else(|| {
+            // Acquire: pairs with the Release in `insert`, which counts before it publishes.
+            if home.overflow.load(Ordering::Acquire) == 0 {
+                return None;
+            }
+            (1..=REACH).find_map(|distance| self.find_in(self.bucket(hash, distance), hash, flow))
+        })
+    }
+
+    #[inline]
+    fn find_in(&self, bucket: &Bucket, hash: Hash, flow: Flow) -> Option<Found> {
+        bucket.slots.iter().find_map(|slot| {
+            // Acquire: what was written to the entry before the slot went live is seen. Pairs with the
+            // compare-and-swap to live in `insert` and `replace`.
+            let slot = Slot(slot.load(Ordering::Acquire));
+            (slot.is_live() && slot.has_tag_of(hash) && self.is_flow(slot, flow))
+                .then(|| Found { index: slot.index(), direction: slot.direction() })
+        })
+    }
+
+    /// True where the slot's entry is alive and of this flow.
+    #[inline]
+    fn is_flow(&self, slot: Slot, flow: Flow) -> bool {
+        let entry = self.entry(slot.index());
+        entry.flow_of(slot.direction()) == flow && entry.life().is_alive()
+    }
+
+    /// Makes the entry at `index` found by `flow`, unless another is.
+    pub(super) fn insert(&self, flow: Flow, direction: Direction, index: Index) -> Result<(), Refused> {
+        let hash = self.hash(flow);
+        for _ in 0..ATTEMPTS {
+            if let Some(found) = self.find(hash, flow) {
+                return Err(Refused::Exists(found));
+            }
+            let pending = Slot::new(hash, direction, index, Slot::PENDING);
+            let (slot, distance) = self.publish(hash, pending).ok_or(Refused::Full)?;
+            // Publish first, look then; the same fence in the other worker makes sure that not both miss the other.
+            fence(Ordering::SeqCst);
+            let rival = self.oust_rivals(hash, flow, pending);
+            if rival.is_none() && swap(slot, pending, pending.live()) {
+                return Ok(());
+            }
+            // Either a rival is live, or one has taken our slot out; ours may still be there.
+            swap(slot, pending, Slot::EMPTY);
+            self.count_out(hash, distance);
+            if let Some(found) = rival {
+                return Err(Refused::Exists(found));
+            }
+        }
+        Err(Refused::Full)
+    }
+
+    /// Puts `slot` into the first empty place within reach: the place, and how far it is from home.
+    fn publish(&self, hash: Hash, slot: Slot) -> Option<(&AtomicU64, u32)> {
+        for distance in 0..=REACH {
+            if distance == 1 {
+                // Counted before it is published: a look-up that would miss the slot for the count's sake is one that
+                // came before. Release pairs with the Acquire in `find`.
+                self.bucket(hash, 0).overflow.fetch_add(1, Ordering::Release);
+            }
+            for place in &self.bucket(hash, distance).slots {
+                if place.load(Ordering::Relaxed) == Slot::EMPTY.0 && swap(place, Slot::EMPTY, slot) {
+                    return Some((place, distance));
+                }
+            }
+        }
+        self.count_out(hash, REACH);
+        None
+    }
+
+    fn count_out(&self, hash: Hash, distance: u32) {
+        if distance > 0 {
+            self.bucket(hash, 0).overflow.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Takes out every pending slot of the same flow but `ours`. A live one is given back: it has won.
+    fn oust_rivals(&self, hash: Hash, flow: Flow, ours: Slot) -> Option<Found> {
+        for distance in 0..=REACH {
+            for place in &self.bucket(hash, distance).slots {
+                loop {
+                    let slot = Slot(place.load(Ordering::Acquire));
+                    let rival = slot != Slot::EMPTY
+                        && !slot.is_same_entry(ours)
+                        && slot.has_tag_of(hash)
+                        && self.is_flow(slot, flow);
+                    if !rival {
+                        break;
+                    }
+                    if slot.is_live() {
+                        return Some(Found { index: slot.index(), direction: slot.direction() });
+                    }
+                    if swap(place, slot, Slot::EMPTY) {
+                        break;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Makes the entry at `index` found by `flow`, also where another was: the newer connection gets the packets, as
+    /// in the kernel, which puts a new connection at the head of its chain. False where there is no room.
+    pub(super) fn replace(&self, flow: Flow, direction: Direction, index: Index) -> bool {
+        let hash = self.hash(flow);
+        let live = Slot::new(hash, direction, index, Slot::LIVE);
+        for distance in 0..=REACH {
+            for place in &self.bucket(hash, distance).slots {
+                let slot = Slot(place.load(Ordering::Acquire));
+                let older = slot.is_live()
+                    && slot.direction() == direction
+                    && slot.has_tag_of(hash)
+                    && self.is_flow(slot, flow);
+                if older && swap(place, slot, live) {
+                    return true;
+                }
+            }
+            if self.bucket(hash, 0).overflow.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+        }
+        self.publish(hash, live).is_some()
+    }
+
+    /// Takes the entry at `index` out of the bucket where `flow` led to it.
+    pub(super) fn remove(&self, flow: Flow, direction: Direction, index: Index) {
+        let hash = self.hash(flow);
+        let live = Slot::new(hash, direction, index, Slot::LIVE);
+        for distance in 0..=REACH {
+            for place in &self.bucket(hash, distance).slots {
+                if place.load(Ordering::Relaxed) == live.0 && swap(place, live, Slot::EMPTY) {
+                    self.count_out(hash, distance);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Slots taken, for tests and for who wants to know how full the table is. Reads every bucket.
+    pub fn slots_in_use(&self) -> usize {
+        let taken =
+            |b: &Bucket| b.slots.iter().filter(|s| s.load(Ordering::Relaxed) != Slot::EMPTY.0).count();
+        self.buckets.iter().map(taken).sum()
+    }
+
+    /// Slots away from home, as the buckets count them. Equal to what can be counted, at a quiet moment.
+    #[cfg(test)]
+    pub(super) fn overflow(&self) -> u32 {
+        self.buckets.iter().map(|b| b.overflow.load(Ordering::Relaxed)).sum()
+    }
+}
+
+#[cfg(not(loom))]
+fn seeds() -> [u64; 2] {
+    [(); 2].map(|()| RandomState::new().hash_one(0))
+}
+
+/// The same in every run, so that a model takes the same way when it is run again.
+#[cfg(loom)]
+fn seeds() -> [u64; 2] {
+    [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03]
+}
+
+#[inline]
+fn swap(place: &AtomicU64, old: Slot, new: Slot) -> bool {
+    place.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
+
+/// Asks the processor to load a cache line for reading.
+#[inline]
+fn prefetch<T>(line: &T) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    // SAFETY: a prefetch reads nothing that the program can see and faults at no address; `line` is a reference.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+            std::ptr::from_ref(line).cast(),
+        );
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    let _ = line;
+}

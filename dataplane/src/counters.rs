@@ -1,0 +1,183 @@
+//! What became of every frame. Each worker has its own counters and is the only one to write them; anyone may read.
+//!
+//! At any quiet moment `received = forwarded + to_kernel + Σ dropped` holds for every worker.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+macro_rules! drops {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why a frame was dropped. Each reason has a counter of its name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Drop {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Drop {
+            /// Every reason, in the order of their counters.
+            pub const ALL: &'static [Drop] = &[$(Drop::$variant,)+];
+
+            /// The counter's name, as `lbctl counters` prints it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Drop::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+drops! {
+    /// Shorter than its headers, or than their length fields say.
+    Truncated = "truncated",
+    /// A header contradicts itself: version, header length, total length.
+    BadHeader = "bad_header",
+    /// The IPv4 header's checksum is wrong.
+    BadChecksum = "bad_checksum",
+    /// A fragment of a packet for a virtual service.
+    Fragment = "fragment",
+    /// A new connection from an address that nobody can have (RFC 1122 §3.2.1.3).
+    MartianSource = "martian_source",
+    /// The time to live has run out here.
+    TtlExpired = "ttl_expired",
+    /// The service has no destination that takes a new connection.
+    NoDestination = "no_destination",
+    /// The connection's destination has been deleted.
+    DestinationGone = "destination_gone",
+    /// No room in the buckets where the connection would have to be found.
+    TableFull = "table_full",
+    /// All connection entries are in use.
+    NoFreeEntry = "no_free_entry",
+    /// No route leads to the packet's next stop.
+    NoRoute = "no_route",
+    /// Waited for its neighbour to be resolved, and it was not.
+    NeighbourTimeout = "neighbour_timeout",
+    /// As many packets wait for neighbours already as may.
+    NeighbourQueueFull = "neighbour_queue_full",
+    /// The port's transmit queue did not take it.
+    TxFull = "tx_full",
+    /// The kernel interface's queue is full.
+    KernelQueueFull = "kernel_queue_full",
+    /// For Linux, from a port without a kernel interface.
+    NoKernelInterface = "no_kernel_interface",
+}
+
+/// What is to become of a frame, where it is not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Linux gets it, by the kernel interface of the port it came from.
+    ToKernel,
+    /// Nobody gets it.
+    Drop(Drop),
+}
+
+/// One worker's counters.
+#[derive(Debug)]
+pub struct WorkerCounters(CachePadded<Cells>);
+
+#[derive(Debug)]
+struct Cells {
+    received: AtomicU64,
+    forwarded: AtomicU64,
+    to_kernel: AtomicU64,
+    from_kernel: AtomicU64,
+    from_kernel_dropped: AtomicU64,
+    dropped: [AtomicU64; Drop::ALL.len()],
+}
+
+impl Default for WorkerCounters {
+    fn default() -> Self {
+        let cell = || AtomicU64::new(0);
+        Self(CachePadded::new(Cells {
+            received: cell(),
+            forwarded: cell(),
+            to_kernel: cell(),
+            from_kernel: cell(),
+            from_kernel_dropped: cell(),
+            dropped: std::array::from_fn(|_| cell()),
+        }))
+    }
+}
+
+/// Adds to a counter that only the calling thread writes: two moves, no locked instruction.
+#[inline]
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
+
+impl WorkerCounters {
+    #[inline]
+    pub(crate) fn received(&self, n: usize) {
+        add(&self.0.received, n as u64);
+    }
+
+    #[inline]
+    pub(crate) fn forwarded(&self, n: usize) {
+        add(&self.0.forwarded, n as u64);
+    }
+
+    #[inline]
+    pub(crate) fn to_kernel(&self) {
+        add(&self.0.to_kernel, 1);
+    }
+
+    #[inline]
+    pub(crate) fn from_kernel(&self, sent: usize, dropped: usize) {
+        add(&self.0.from_kernel, sent as u64);
+        add(&self.0.from_kernel_dropped, dropped as u64);
+    }
+
+    #[inline]
+    pub(crate) fn dropped(&self, reason: Drop) {
+        add(&self.0.dropped[reason as usize], 1);
+    }
+
+    /// The counters as they are now.
+    pub fn read(&self) -> Totals {
+        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        Totals {
+            received: get(&self.0.received),
+            forwarded: get(&self.0.forwarded),
+            to_kernel: get(&self.0.to_kernel),
+            from_kernel: get(&self.0.from_kernel),
+            from_kernel_dropped: get(&self.0.from_kernel_dropped),
+            dropped: std::array::from_fn(|i| get(&self.0.dropped[i])),
+        }
+    }
+}
+
+/// A worker's counters at one moment, in frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Taken from the ports.
+    pub received: u64,
+    /// Balanced and sent.
+    pub forwarded: u64,
+    /// Handed to Linux.
+    pub to_kernel: u64,
+    /// Taken from Linux and sent. These are not among `received`.
+    pub from_kernel: u64,
+    /// Taken from Linux and not sent, because the port's transmit queue was full.
+    pub from_kernel_dropped: u64,
+    /// Dropped, by the number of the reason; see [`Totals::dropped_for`].
+    dropped: [u64; Drop::ALL.len()],
+}
+
+impl Totals {
+    /// Dropped for `reason`.
+    pub fn dropped_for(&self, reason: Drop) -> u64 {
+        self.dropped[reason as usize]
+    }
+
+    /// Dropped for whatever reason.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    /// True where every frame received is accounted for; holds whenever the worker is between two bursts and no
+    /// packet waits for a neighbour.
+    pub fn balance(&self) -> bool {
+        self.received == self.forwarded + self.to_kernel + self.dropped()
+    }
+}

@@ -1,0 +1,166 @@
+//! What is counted for each destination (real server of a service): connections, packets, bytes.
+//!
+//! The cells live as long as the daemon and are reached by number, so that they survive every change of the service
+//! table. What schedulers compare is shared by all workers and changes only with a connection's state; what counts
+//! packets is each worker's own.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use zerocopy::FromZeros;
+
+use crate::conn::State;
+use crate::counters::add;
+use crate::memory::Region;
+
+/// Connections on a destination, as schedulers compare them.
+#[derive(Default, FromZeros)]
+#[repr(C, align(64))]
+pub struct Load {
+    active: AtomicU32,
+    inactive: AtomicU32,
+}
+
+impl Load {
+    /// Connections that count in ActiveConn.
+    #[inline]
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Connections that count in InActConn.
+    #[inline]
+    pub fn inactive(&self) -> u32 {
+        self.inactive.load(Ordering::Relaxed)
+    }
+
+    fn cell(&self, state: State) -> &AtomicU32 {
+        if state.is_active() { &self.active } else { &self.inactive }
+    }
+}
+
+/// One worker's counters for one destination.
+#[derive(Default, FromZeros)]
+#[repr(C, align(64))]
+struct Tally {
+    connections: AtomicU64,
+    in_packets: AtomicU64,
+    out_packets: AtomicU64,
+    in_bytes: AtomicU64,
+    out_bytes: AtomicU64,
+    /// Not 0 while the destination is deleted. Here and not in a place of its own, because this line is read for every
+    /// packet anyway.
+    gone: AtomicU32,
+}
+
+/// IPVS's five counters. Bytes are those of IP packets, headers included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections scheduled.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets from the server that passed the director.
+    pub out_packets: u64,
+    /// Bytes of `in_packets`.
+    pub in_bytes: u64,
+    /// Bytes of `out_packets`.
+    pub out_bytes: u64,
+}
+
+/// The cells of all destinations.
+pub struct Destinations {
+    loads: Region<Load>,
+    tallies: Vec<Region<Tally>>,
+}
+
+impl Destinations {
+    /// Room for destinations number 0 to `limit - 1` and `workers` workers.
+    pub fn new(limit: usize, workers: usize) -> io::Result<Self> {
+        let tallies = (0..workers).map(|_| Region::new(limit)).collect::<io::Result<_>>()?;
+        Ok(Self { loads: Region::new(limit)?, tallies })
+    }
+
+    /// How many destinations there is room for.
+    pub fn limit(&self) -> usize {
+        self.loads.len()
+    }
+
+    /// The connections on a destination.
+    #[inline]
+    pub fn load(&self, destination: u32) -> &Load {
+        &self.loads[destination as usize]
+    }
+
+    /// A connection in this state is about to be opened. Counted before anyone can find it, so that no other worker ends
+    /// it first.
+    #[inline]
+    pub(crate) fn opening(&self, destination: u32, state: State) {
+        self.load(destination).cell(state).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `worker` has opened a connection.
+    #[inline]
+    pub(crate) fn opened(&self, worker: usize, destination: u32) {
+        add(&self.tallies[worker][destination as usize].connections, 1);
+    }
+
+    /// A connection has gone from one state to another.
+    #[inline]
+    pub(crate) fn moved(&self, destination: u32, from: State, to: State) {
+        if from.is_active() != to.is_active() {
+            let load = self.load(destination);
+            load.cell(from).fetch_sub(1, Ordering::Relaxed);
+            load.cell(to).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection has ended in this state, or was not opened after all.
+    #[inline]
+    pub(crate) fn ended(&self, destination: u32, state: State) {
+        self.load(destination).cell(state).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// True while the destination is deleted; its connections' packets are dropped.
+    #[inline]
+    pub(crate) fn is_gone(&self, worker: usize, destination: u32) -> bool {
+        self.tallies[worker][destination as usize].gone.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says whether the destination is deleted.
+    pub fn set_gone(&self, destination: u32, gone: bool) {
+        for tallies in &self.tallies {
+            tallies[destination as usize].gone.store(gone.into(), Ordering::Relaxed);
+        }
+    }
+
+    /// `worker` has had a packet from a client.
+    #[inline]
+    pub(crate) fn count_in(&self, worker: usize, destination: u32, bytes: u16) {
+        let tally = &self.tallies[worker][destination as usize];
+        add(&tally.in_packets, 1);
+        add(&tally.in_bytes, u64::from(bytes));
+    }
+
+    /// `worker` has had a packet from the server.
+    #[inline]
+    pub(crate) fn count_out(&self, worker: usize, destination: u32, bytes: u16) {
+        let tally = &self.tallies[worker][destination as usize];
+        add(&tally.out_packets, 1);
+        add(&tally.out_bytes, u64::from(bytes));
+    }
+
+    /// What all workers have counted since the start, for whichever destination had this number.
+    pub fn stats(&self, destination: u32) -> Stats {
+        let mut sum = Stats::default();
+        for tallies in &self.tallies {
+            let tally = &tallies[destination as usize];
+            sum.connections += tally.connections.load(Ordering::Relaxed);
+            sum.in_packets += tally.in_packets.load(Ordering::Relaxed);
+            sum.out_packets += tally.out_packets.load(Ordering::Relaxed);
+            sum.in_bytes += tally.in_bytes.load(Ordering::Relaxed);
+            sum.out_bytes += tally.out_bytes.load(Ordering::Relaxed);
+        }
+        sum
+    }
+}

@@ -1,0 +1,163 @@
+//! Egress: from the address a packet goes on to, to a frame on a port: route, neighbour, frame header, transmit queue.
+//!
+//! A packet whose neighbour is not resolved waits, for a second at most and not too many of them; nothing is ever sent to
+//! a neighbour that is unknown.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::conn::Direction;
+use crate::conn::entry::Entry;
+use crate::counters::{Drop, WorkerCounters};
+use crate::network::{Adjacency, Network, PortId, Unreachable};
+use crate::packet::ethernet;
+use crate::snapshot::Resolve;
+use crate::time::{TICKS_PER_SECOND, Tick};
+use crate::wire::{Burst, Frame, Wire};
+
+/// The most packets of one worker that wait for neighbours. Linux lets about 100 wait for each; this is for all of them.
+const WAITING: usize = 512;
+
+/// How long a packet waits: as long as Linux takes between two requests (retrans_time).
+const PATIENCE: u32 = TICKS_PER_SECOND;
+
+struct Waiting<F> {
+    frame: F,
+    /// The address it goes on to, as a number.
+    to: u32,
+    since: Tick,
+}
+
+/// One worker's way out.
+pub(crate) struct Egress<F> {
+    /// What leaves at the end of the burst, by port.
+    out: Vec<Burst<F>>,
+    waiting: VecDeque<Waiting<F>>,
+    requests: Arc<ArrayQueue<Resolve>>,
+}
+
+impl<F: Frame> Egress<F> {
+    /// For this many ports. What is unresolved is asked for in `requests`.
+    pub(crate) fn new(ports: usize, requests: Arc<ArrayQueue<Resolve>>) -> Self {
+        Self {
+            out: (0..ports).map(|_| Burst::new()).collect(),
+            waiting: VecDeque::with_capacity(WAITING),
+            requests,
+        }
+    }
+
+    /// Sends `frame`, which is of the connection `entry`, on to the address `to`.
+    #[inline]
+    pub(crate) fn send<W: Wire<Frame = F>>(
+        &mut self,
+        frame: F,
+        to: u32,
+        (entry, direction): (&Entry, Direction),
+        network: &Network,
+        ports: &mut Ports<'_, W>,
+        now: Tick,
+    ) -> Result<(), Drop> {
+        let generation = network.generation();
+        let cached = entry.adjacency(direction, generation).and_then(|id| network.adjacency(id));
+        if let Some(adjacency) = cached {
+            return self.transmit(frame, adjacency, ports);
+        }
+        match network.resolve(address(to)) {
+            Ok(id) => {
+                entry.set_adjacency(direction, generation, id);
+                let adjacency = network.adjacency(id).ok_or(Drop::NoRoute)?;
+                self.transmit(frame, adjacency, ports)
+            }
+            Err(Unreachable::NoRoute) => Err(Drop::NoRoute),
+            Err(Unreachable::Unresolved { port, neighbour }) => {
+                if self.waiting.len() == WAITING {
+                    return Err(Drop::NeighbourQueueFull);
+                }
+                // Where the queue of requests is full, the same is being asked for already, or is asked for again
+                // with the next packet.
+                let _ = self.requests.push(Resolve { port, neighbour });
+                self.waiting.push_back(Waiting { frame, to, since: now });
+                Ok(())
+            }
+        }
+    }
+
+    #[inline]
+    fn transmit<W: Wire<Frame = F>>(
+        &mut self,
+        mut frame: F,
+        adjacency: &Adjacency,
+        ports: &mut Ports<'_, W>,
+    ) -> Result<(), Drop> {
+        ethernet::set_addresses(frame.data_mut(), adjacency.destination, adjacency.source);
+        let out = self.out.get_mut(usize::from(adjacency.port.0)).ok_or(Drop::NoRoute)?;
+        if out.is_full() {
+            ports.flush(adjacency.port, out);
+        }
+        out.try_push(frame).map_err(|_| Drop::TxFull)
+    }
+
+    /// Tries again what waits, now that something may be known that was not, and gives up what has waited too long.
+    pub(crate) fn retry<W: Wire<Frame = F>>(
+        &mut self,
+        network: &Network,
+        ports: &mut Ports<'_, W>,
+        now: Tick,
+    ) {
+        for _ in 0..self.waiting.len() {
+            let Some(Waiting { frame, to, since }) = self.waiting.pop_front() else { break };
+            let adjacency = network.resolve(address(to)).ok().and_then(|id| network.adjacency(id));
+            let outcome = match adjacency {
+                Some(adjacency) => self.transmit(frame, adjacency, ports),
+                None if now.since(since) > PATIENCE as i32 => Err(Drop::NeighbourTimeout),
+                None => {
+                    self.waiting.push_back(Waiting { frame, to, since });
+                    Ok(())
+                }
+            };
+            if let Err(reason) = outcome {
+                ports.counters.dropped(reason);
+            }
+        }
+    }
+
+    /// True while the packet that has waited longest has waited too long.
+    #[inline]
+    pub(crate) fn is_overdue(&self, now: Tick) -> bool {
+        self.waiting.front().is_some_and(|oldest| now.since(oldest.since) > PATIENCE as i32)
+    }
+
+    /// Hands every port what is for it. What its queue does not take now is tried again after the next burst.
+    #[inline]
+    pub(crate) fn flush<W: Wire<Frame = F>>(&mut self, ports: &mut Ports<'_, W>) {
+        for (port, out) in self.out.iter_mut().enumerate() {
+            if !out.is_empty() {
+                ports.flush(PortId(port as u16), out);
+            }
+        }
+    }
+}
+
+/// The wires to send on, and where to count what was sent.
+pub(crate) struct Ports<'a, W> {
+    pub(crate) wires: &'a mut [W],
+    pub(crate) counters: &'a WorkerCounters,
+}
+
+impl<W: Wire> Ports<'_, W> {
+    #[inline]
+    fn flush(&mut self, port: PortId, out: &mut Burst<W::Frame>) {
+        let before = out.len();
+        if let Some(wire) = self.wires.get_mut(usize::from(port.0)) {
+            wire.send(out);
+        }
+        self.counters.forwarded(before - out.len());
+    }
+}
+
+fn address(number: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(number))
+}

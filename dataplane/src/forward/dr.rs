@@ -1,0 +1,13 @@
+//! LVS/DR: the packet goes to the real server as it came, in a frame addressed to the server. The server has the virtual
+//! address, and answers the client without us.
+
+use crate::counters::Drop;
+use crate::packet::ipv4;
+
+#[inline]
+pub(super) fn to_server(ip: &mut [u8], server: (u32, u16)) -> Result<u32, Drop> {
+    if !ipv4::decrement_ttl(ip) {
+        return Err(Drop::TtlExpired);
+    }
+    Ok(server.0)
+}

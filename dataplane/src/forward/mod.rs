@@ -1,0 +1,34 @@
+//! Forward: what each forwarding method changes in a packet. The frame header is not among it; see [`crate::egress`].
+//!
+//! Every method takes one off the time to live, as IPVS does since Linux 4.16, so that a packet that two directors send
+//! to each other does not do so for ever.
+
+mod dr;
+mod nat;
+
+use crate::conn::entry::Entry;
+use crate::conn::{Direction, Method};
+use crate::counters::Drop;
+use crate::packet::ethernet;
+use crate::parse::Packet;
+use crate::wire::Frame;
+
+/// Changes `frame`, which holds `packet` of the connection `entry`, into what goes out. Gives the address, as a number,
+/// to which it goes on: that of the real server or of the client.
+#[inline]
+pub fn forward<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    entry: &Entry,
+    direction: Direction,
+) -> Result<u32, Drop> {
+    let ip = frame.data_mut().get_mut(ethernet::HEADER..).ok_or(Drop::Truncated)?;
+    match (entry.method(), direction) {
+        (Method::Nat, Direction::ToServer) => nat::to_server(ip, packet, entry.server()),
+        (Method::Nat, Direction::ToClient) => nat::to_client(ip, packet, entry.flow()),
+        (Method::DirectRouting, _) => dr::to_server(ip, entry.server()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! LVS/NAT: on the way in the virtual address and port become the real server's, on the way out the real server's become
+//! the virtual ones. The server's route to the client leads through us.
+
+use crate::counters::Drop;
+use crate::packet::ipv4::{self, Side};
+use crate::packet::{protocol, tcp, udp};
+use crate::parse::{Flow, Packet};
+
+#[inline]
+pub(super) fn to_server(ip: &mut [u8], packet: &Packet, server: (u32, u16)) -> Result<u32, Drop> {
+    rewrite(ip, packet, Side::Destination, server)?;
+    Ok(server.0)
+}
+
+/// `client` is the client's flow to the virtual address.
+#[inline]
+pub(super) fn to_client(ip: &mut [u8], packet: &Packet, client: Flow) -> Result<u32, Drop> {
+    rewrite(ip, packet, Side::Source, client.destination())?;
+    Ok(client.source().0)
+}
+
+#[inline]
+fn rewrite(ip: &mut [u8], packet: &Packet, side: Side, (address, port): (u32, u16)) -> Result<(), Drop> {
+    if !ipv4::decrement_ttl(ip) {
+        return Err(Drop::TtlExpired);
+    }
+    let change = ipv4::set_address(ip, side, address);
+    let transport = ip.get_mut(usize::from(packet.ip_header)..).ok_or(Drop::Truncated)?;
+    if packet.flow.protocol() == protocol::TCP {
+        tcp::set_port(transport, side, port, change);
+    } else {
+        udp::set_port(transport, side, port, change);
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624). Values are as the field holds them,
+//! read big-endian.
+
+/// The checksum over `bytes` with the checksum field counted in: 0 where it is right (RFC 1071).
+#[inline]
+pub fn verify(bytes: &[u8]) -> u16 {
+    !fold(sum(bytes))
+}
+
+/// The one's complement sum of `bytes` as 16-bit big-endian words, not yet folded; an odd byte is padded with 0.
+#[inline]
+pub fn sum(bytes: &[u8]) -> u32 {
+    let mut words = bytes.chunks_exact(2);
+    let mut total: u32 = words.by_ref().map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+    if let [last] = words.remainder() {
+        total += u32::from(*last) << 8;
+    }
+    total
+}
+
+/// Folds the carries of `sum` back into 16 bits.
+#[inline]
+pub fn fold(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// How an address and a port change, as what is to be added to the sums over them: Σ(~m + m') of RFC 1624,
+/// equation 3. Made once per packet, applied to each checksum that covers them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Difference(u32);
+
+impl Difference {
+    /// Adds the replacement of the 32-bit `old` by `new`.
+    #[inline]
+    #[must_use]
+    pub fn replace_u32(self, old: u32, new: u32) -> Self {
+        let (o, n) = (!old, new);
+        Self(self.0 + (o >> 16) + (o & 0xffff) + (n >> 16) + (n & 0xffff))
+    }
+
+    /// Adds the replacement of the 16-bit `old` by `new`.
+    #[inline]
+    #[must_use]
+    pub fn replace_u16(self, old: u16, new: u16) -> Self {
+        Self(self.0 + u32::from(!old) + u32::from(new))
+    }
+
+    /// The checksum field that was `check` before the change: HC' = ~(~HC + Σ(~m + m')).
+    #[inline]
+    pub fn apply(self, check: u16) -> u16 {
+        !fold(u32::from(!check) + self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn rfc_1071_example() {
+        // RFC 1071 §3: these words sum to 0xddf2.
+        assert_eq!(fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
+        assert_eq!(sum(&[0x12, 0x34, 0x56]), 0x1234 + 0x5600);
+    }
+
+    #[test]
+    fn rfc_1624_example() {
+        // RFC 1624 §4: HC = 0xDD2F, m = 0x5555, m' = 0x3285 gives 0x0000 and not 0xFFFF.
+        assert_eq!(Difference::default().replace_u16(0x5555, 0x3285).apply(0xdd2f), 0x0000);
+    }
+
+    proptest! {
+        #[test]
+        fn the_update_equals_a_recomputation(mut bytes in prop::collection::vec(any::<u8>(), 20..64), new: u32, port: u16) {
+            bytes[0] |= 0x45; // a header is never all zeros, for which both zeros would do
+            bytes[10..12].fill(0);
+            let check = verify(&bytes);
+            bytes[10..12].copy_from_slice(&check.to_be_bytes());
+            let old = u32::from_be_bytes([bytes[16], bytes[17], bytes[18], bytes[19]]);
+            let old_port = u16::from_be_bytes([bytes[4], bytes[5]]);
+            bytes[16..20].copy_from_slice(&new.to_be_bytes());
+            bytes[4..6].copy_from_slice(&port.to_be_bytes());
+            let updated = Difference::default().replace_u32(old, new).replace_u16(old_port, port).apply(check);
+            bytes[10..12].copy_from_slice(&updated.to_be_bytes());
+            prop_assert_eq!(verify(&bytes), 0);
+        }
+    }
+}

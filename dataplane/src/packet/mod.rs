@@ -1,0 +1,28 @@
+//! Views of the protocols a balanced packet is made of, one file each, all of one shape: the length is checked
+//! once, when the view is made, and from then on no accessor can fail. They hold offsets and no policy.
+
+pub mod checksum;
+pub mod ethernet;
+pub mod ipv4;
+pub mod tcp;
+pub mod udp;
+
+/// IP protocol numbers (IANA).
+pub mod protocol {
+    /// RFC 9293.
+    pub const TCP: u8 = 6;
+    /// RFC 768.
+    pub const UDP: u8 = 17;
+}
+
+/// The big-endian 16-bit field at `at`.
+#[inline]
+fn read_u16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// The big-endian 32-bit field at `at`.
+#[inline]
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}

@@ -1,0 +1,134 @@
+//! Parse: what a received frame is, and for balanced protocols its flow and where its headers lie.
+//!
+//! Every length is checked here. It looks at nothing but the frame: whether a flow is anyone's is asked later.
+
+use crate::counters::{Drop, Verdict};
+use crate::network::MacAddr;
+use crate::packet::ethernet::{self, Ethernet, ethertype};
+use crate::packet::ipv4::{Ipv4, Malformed};
+use crate::packet::protocol;
+use crate::packet::tcp::{Flags, Tcp};
+use crate::packet::udp::Udp;
+use crate::wire::Frame;
+
+/// Who talks to whom, as the packet says it: the key of the connection table. 16 bytes, compared as two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// Source address in the high half, destination address in the low half.
+    addresses: u64,
+    /// From the top: source port 16, destination port 16, protocol 8, zero 24.
+    ports: u64,
+}
+
+impl Flow {
+    /// A flow from its parts; addresses as numbers.
+    #[inline]
+    pub const fn new(protocol: u8, source: (u32, u16), destination: (u32, u16)) -> Self {
+        Self {
+            addresses: (source.0 as u64) << 32 | destination.0 as u64,
+            ports: (source.1 as u64) << 48 | (destination.1 as u64) << 32 | (protocol as u64) << 24,
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn from_words(words: [u64; 2]) -> Self {
+        Self { addresses: words[0], ports: words[1] }
+    }
+
+    #[inline]
+    pub(crate) const fn words(self) -> [u64; 2] {
+        [self.addresses, self.ports]
+    }
+
+    /// The IP protocol number.
+    #[inline]
+    pub const fn protocol(self) -> u8 {
+        (self.ports >> 24) as u8
+    }
+
+    /// The sender: address as a number, port.
+    #[inline]
+    pub const fn source(self) -> (u32, u16) {
+        ((self.addresses >> 32) as u32, (self.ports >> 48) as u16)
+    }
+
+    /// The receiver: address as a number, port.
+    #[inline]
+    pub const fn destination(self) -> (u32, u16) {
+        (self.addresses as u32, (self.ports >> 32) as u16)
+    }
+}
+
+/// A packet that may be somebody's: TCP or UDP over IPv4, whole headers, for this port's MAC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Who talks to whom.
+    pub flow: Flow,
+    /// The IP packet's length in bytes, as IPVS counts them.
+    pub length: u16,
+    /// The length of the IP header in bytes.
+    pub ip_header: u8,
+    /// TCP's control bits; none for UDP.
+    pub flags: Flags,
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// To be looked up.
+    Packet(Packet),
+    /// A fragment to this address: without ports, nothing to look up.
+    Fragment {
+        /// Destination address as a number.
+        destination: u32,
+    },
+    /// Not for the balancer.
+    Other(Verdict),
+}
+
+const TO_KERNEL: Parsed = Parsed::Other(Verdict::ToKernel);
+
+const fn dropped(reason: Drop) -> Parsed {
+    Parsed::Other(Verdict::Drop(reason))
+}
+
+/// Parses a frame that a port with the address `mac` received.
+#[inline]
+pub fn parse<F: Frame>(frame: &F, mac: MacAddr) -> Parsed {
+    let Some(ethernet) = Ethernet::new(frame.data()) else { return dropped(Drop::Truncated) };
+    if ethernet.ethertype() != ethertype::IPV4 || ethernet.destination() != mac {
+        return TO_KERNEL;
+    }
+    let ip = match Ipv4::new(ethernet.payload(), frame.len() - ethernet::HEADER) {
+        Ok(ip) => ip,
+        Err(Malformed::Truncated) => return dropped(Drop::Truncated),
+        Err(Malformed::BadHeader) => return dropped(Drop::BadHeader),
+    };
+    if !ip.checksum_is_right() {
+        return dropped(Drop::BadChecksum);
+    }
+    let protocol = ip.protocol();
+    if protocol != protocol::TCP && protocol != protocol::UDP {
+        return TO_KERNEL;
+    }
+    if ip.is_fragment() {
+        return Parsed::Fragment { destination: ip.destination() };
+    }
+    let payload = ethernet.payload();
+    let end = payload.len().min(usize::from(ip.total_length()));
+    let transport = &payload[ip.header_length()..end];
+    let (ports, flags) = if protocol == protocol::TCP {
+        let Some(tcp) = Tcp::new(transport) else { return dropped(Drop::Truncated) };
+        (tcp.ports(), tcp.flags())
+    } else {
+        let Some(udp) = Udp::new(transport) else { return dropped(Drop::Truncated) };
+        (udp.ports(), Flags::default())
+    };
+    let (source, destination) = ((ports >> 16) as u16, ports as u16);
+    Parsed::Packet(Packet {
+        flow: Flow::new(protocol, (ip.source(), source), (ip.destination(), destination)),
+        length: ip.total_length(),
+        ip_header: ip.header_length() as u8,
+        flags,
+    })
+}

@@ -1,0 +1,27 @@
+//! rr: the candidates in turn (Linux, ip_vs_rr.c).
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{Scheduler, is_candidate};
+use crate::destination::Destinations;
+use crate::parse::Flow;
+use crate::service::{Destination, Service};
+
+/// Whose turn it was last: the destination's sequence number; 0 at first. A deleted destination's number still tells
+/// where the turn had come to.
+#[derive(Debug, Default)]
+pub(super) struct RoundRobin(AtomicU32);
+
+impl Scheduler for RoundRobin {
+    fn schedule<'s>(&self, service: &'s Service, _: &Destinations, _: Flow) -> Option<&'s Destination> {
+        let mut last = self.0.load(Ordering::Relaxed);
+        loop {
+            let (before, after) = service.destinations().split_at(service.place_after(last));
+            let next = after.iter().chain(before).find(|d| is_candidate(d))?;
+            match self.0.compare_exchange_weak(last, next.sequence, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(next),
+                Err(now) => last = now,
+            }
+        }
+    }
+}

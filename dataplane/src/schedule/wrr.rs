@@ -1,0 +1,116 @@
+//! wrr: in turn, those of higher weight more often (Linux, ip_vs_wrr.c).
+//!
+//! A threshold goes down from the highest weight to 0 in steps of the weights' greatest common divisor, and up again;
+//! a turn goes to the next destination whose weight reaches the threshold.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Scheduler, is_candidate};
+use crate::destination::Destinations;
+use crate::parse::Flow;
+use crate::service::{Destination, Service};
+
+/// Whose turn it was last and the threshold, in one word.
+#[derive(Debug, Default)]
+pub(super) struct WeightedRoundRobin(AtomicU64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    /// The sequence number of the destination that had the last turn; 0 before the first of a round.
+    last: u32,
+    /// What a destination's weight must reach.
+    threshold: u32,
+}
+
+impl Mark {
+    fn from_word(word: u64) -> Self {
+        Self { last: (word >> 32) as u32, threshold: word as u32 }
+    }
+
+    fn to_word(self) -> u64 {
+        u64::from(self.last) << 32 | u64::from(self.threshold)
+    }
+
+    /// The next turn, and the mark after it.
+    fn advance(self, service: &Service) -> (Option<&Destination>, Mark) {
+        let destinations = service.destinations();
+        let (step, top) = step_and_top(destinations);
+        if top == 0 {
+            return (None, self);
+        }
+        let start = service.place_after(self.last);
+        // Where we began: once all have been held against the lowest threshold, there is nobody.
+        let stop_at = (self.last != 0).then(|| start.saturating_sub(1));
+        let (mut place, mut threshold) = (start, i64::from(self.threshold));
+        let (mut lowest, mut restarted, mut stop) = (false, false, None);
+        loop {
+            while let Some(destination) = destinations.get(place) {
+                if is_candidate(destination) && i64::from(destination.weight) >= threshold {
+                    let mark = Mark { last: destination.sequence, threshold: threshold as u32 };
+                    return (Some(destination), mark);
+                }
+                if stop == Some(place) {
+                    let mark = Mark { last: destination.sequence, threshold: threshold as u32 };
+                    return (None, mark);
+                }
+                place += 1;
+            }
+            place = 0;
+            threshold -= i64::from(step);
+            if threshold <= 0 {
+                threshold = i64::from(top);
+                if lowest || stop_at.is_none() {
+                    return (None, Mark { last: 0, threshold: top });
+                }
+                restarted = true;
+            }
+            lowest = threshold <= i64::from(step);
+            if lowest && restarted {
+                stop = stop_at;
+            }
+        }
+    }
+}
+
+/// The greatest common divisor of the weights, and the highest threshold that is a multiple of it above 0.
+fn step_and_top(destinations: &[Destination]) -> (u32, u32) {
+    let step = match destinations.iter().fold(0, |all, d| gcd(all, d.weight)) {
+        0 => 1,
+        gcd => gcd,
+    };
+    let highest = destinations.iter().map(|d| d.weight).max().unwrap_or(0);
+    (step, highest.saturating_sub(step - 1))
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+impl Scheduler for WeightedRoundRobin {
+    fn schedule<'s>(&self, service: &'s Service, _: &Destinations, _: Flow) -> Option<&'s Destination> {
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            let (destination, mark) = Mark::from_word(word).advance(service);
+            match self.0.compare_exchange_weak(word, mark.to_word(), Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return destination,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// The round begins again, and the threshold is kept where the new weights allow it.
+    fn changed(&self, service: &Service) {
+        let (step, top) = step_and_top(service.destinations());
+        let adjust = |word| {
+            let threshold = match Mark::from_word(word).threshold {
+                0 => top,
+                threshold if threshold > top => top,
+                threshold if step > 1 => threshold / step * step + 1,
+                threshold => threshold,
+            };
+            Some(Mark { last: 0, threshold }.to_word())
+        };
+        // The closure never declines, so there is always a new mark.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, adjust);
+    }
+}

@@ -1,0 +1,104 @@
+//! Virtual services as workers see them: which flows are whose, and where they may go.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::conn::Method;
+use crate::parse::Flow;
+use crate::schedule::Scheduler;
+
+/// A real server of one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Its number: where its counters are.
+    pub id: u32,
+    /// When it was added, relative to the others of its service: above 0, and higher than those of all before.
+    pub sequence: u32,
+    /// Its address, as a number.
+    pub address: u32,
+    /// Its port.
+    pub port: u16,
+    /// Its weight; 0 takes no new connections.
+    pub weight: u32,
+    /// How packets reach it.
+    pub method: Method,
+}
+
+/// A virtual service.
+#[derive(Debug)]
+pub struct Service {
+    destinations: Vec<Destination>,
+    scheduler: Arc<dyn Scheduler>,
+}
+
+impl Service {
+    /// A service of these destinations, in any order. The kernel visits destinations from the one added last to the
+    /// one added first; so do we.
+    pub fn new(mut destinations: Vec<Destination>, scheduler: Arc<dyn Scheduler>) -> Self {
+        destinations.sort_by_key(|d| std::cmp::Reverse(d.sequence));
+        Self { destinations, scheduler }
+    }
+
+    /// The destinations, the one added last first.
+    #[inline]
+    pub fn destinations(&self) -> &[Destination] {
+        &self.destinations
+    }
+
+    /// What chooses among them.
+    #[inline]
+    pub fn scheduler(&self) -> &dyn Scheduler {
+        &*self.scheduler
+    }
+
+    /// The place of the first destination that comes after the one numbered `sequence`; 0 stands for the place before
+    /// all. The one numbered so need not be there any more.
+    pub(crate) fn place_after(&self, sequence: u32) -> usize {
+        if sequence == 0 { 0 } else { self.destinations.partition_point(|d| d.sequence >= sequence) }
+    }
+}
+
+/// The key of a service: IP protocol number, address as a number, port (0 for every port).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Virtual address, as a number.
+    pub address: u32,
+    /// Virtual port; 0 for every port.
+    pub port: u16,
+}
+
+/// All services at one moment.
+#[derive(Debug, Default)]
+pub struct Services {
+    by_address: HashMap<ServiceKey, Arc<Service>>,
+    addresses: HashSet<u32>,
+}
+
+impl Services {
+    /// Of these services.
+    pub fn new(services: impl IntoIterator<Item = (ServiceKey, Arc<Service>)>) -> Self {
+        let by_address: HashMap<_, _> = services.into_iter().collect();
+        let addresses = by_address.keys().map(|key| key.address).collect();
+        Self { by_address, addresses }
+    }
+
+    /// The service that a client's flow is for: that of its address and port, else that of its address and every port.
+    pub fn find(&self, flow: Flow) -> Option<&Service> {
+        let (address, port) = flow.destination();
+        let mut key = ServiceKey { protocol: flow.protocol(), address, port };
+        if !self.addresses.contains(&address) {
+            return None;
+        }
+        let exact = self.by_address.get(&key);
+        key.port = 0;
+        exact.or_else(|| self.by_address.get(&key)).map(|service| &**service)
+    }
+
+    /// True for an address that some service has.
+    pub fn is_virtual(&self, address: u32) -> bool {
+        self.addresses.contains(&address)
+    }
+}

@@ -1,0 +1,286 @@
+//! A worker: one thread on one core that takes bursts of frames from its queues and sees each through to its end.
+//!
+//! No lock, no allocation, no log line and no system call on the packet's way; time is given by the caller.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use crossbeam::queue::ArrayQueue;
+
+use crate::conn::state::Seen;
+use crate::conn::table::{Found, Hash};
+use crate::conn::{ConnectionTable, Connections, Direction, NewConnection, OpenError, State, state};
+use crate::counters::{Drop, Verdict, WorkerCounters};
+use crate::destination::Destinations;
+use crate::egress::{Egress, Ports};
+use crate::forward::forward;
+use crate::network::{MacAddr, PortId};
+use crate::packet::ipv4::is_martian_source;
+use crate::packet::protocol;
+use crate::packet::tcp::Flags;
+use crate::parse::{Packet, Parsed, parse};
+use crate::snapshot::{Resolve, Snapshot, Subscriber};
+use crate::time::Tick;
+use crate::wire::{BURST, Burst, Wire};
+
+/// A port as one worker has it.
+pub struct Port<W: Wire> {
+    /// The port's own address.
+    pub mac: MacAddr,
+    /// This worker's queues.
+    pub wire: W,
+    /// The way to Linux, where the port has a kernel interface.
+    pub kernel: Option<Kernel<W::Frame>>,
+}
+
+/// Queues between a worker and whoever serves a port's kernel interface.
+pub struct Kernel<F> {
+    /// What is not balanced.
+    pub to: Arc<ArrayQueue<F>>,
+    /// What Linux sends, where it is this worker that sends it.
+    pub from: Option<Arc<ArrayQueue<F>>>,
+}
+
+/// What all workers share, and control with them.
+#[derive(Clone)]
+pub struct Shared {
+    /// The connections.
+    pub table: Arc<ConnectionTable>,
+    /// The destinations' counters.
+    pub destinations: Arc<Destinations>,
+    /// Neighbours that workers want resolved.
+    pub requests: Arc<ArrayQueue<Resolve>>,
+}
+
+/// One worker.
+pub struct Worker<W: Wire> {
+    number: usize,
+    macs: Vec<MacAddr>,
+    wires: Vec<W>,
+    kernels: Vec<Option<Kernel<W::Frame>>>,
+    egress: Egress<W::Frame>,
+    connections: Connections,
+    destinations: Arc<Destinations>,
+    snapshot: Subscriber<Snapshot>,
+    counters: Arc<WorkerCounters>,
+}
+
+impl<W: Wire> Worker<W> {
+    /// Worker number `number`, with its queue pair of every port in the order of their ids.
+    pub fn new(
+        number: usize,
+        ports: Vec<Port<W>>,
+        shared: &Shared,
+        snapshot: Subscriber<Snapshot>,
+        counters: Arc<WorkerCounters>,
+        now: Tick,
+    ) -> Self {
+        let egress = Egress::new(ports.len(), shared.requests.clone());
+        let (mut macs, mut wires, mut kernels) = (Vec::new(), Vec::new(), Vec::new());
+        for port in ports {
+            macs.push(port.mac);
+            wires.push(port.wire);
+            kernels.push(port.kernel);
+        }
+        let connections = Connections::new(shared.table.clone(), number, now);
+        let destinations = shared.destinations.clone();
+        Self { number, macs, wires, kernels, egress, connections, destinations, snapshot, counters }
+    }
+
+    /// One round: a burst from every port, a share of what has expired, and what Linux sends. Gives the number of frames
+    /// received; 0 tells an idle caller that it may rest.
+    pub fn poll(&mut self, now: Tick) -> usize {
+        self.connections.quiesce();
+        if self.snapshot.refresh() || self.egress.is_overdue(now) {
+            let mut ports = Ports { wires: &mut self.wires, counters: &self.counters };
+            self.egress.retry(&self.snapshot.current().network, &mut ports, now);
+        }
+        let mut received = 0;
+        for port in 0..self.wires.len() {
+            let mut burst = Burst::new();
+            self.wires[port].receive(&mut burst);
+            if !burst.is_empty() {
+                received += burst.len();
+                self.balance(PortId(port as u16), burst, now);
+            }
+            self.send_from_kernel(port);
+        }
+        self.egress.flush(&mut Ports { wires: &mut self.wires, counters: &self.counters });
+        let destinations = &self.destinations;
+        self.connections.expire(&self.snapshot.current().timeouts, now, |ended| {
+            destinations.ended(ended.destination, ended.state);
+        });
+        received
+    }
+
+    /// The whole way of a burst: parse, look up, admit what is new, forward. The stages go over the burst together, so
+    /// that its cache misses are in flight together.
+    fn balance(&mut self, port: PortId, burst: Burst<W::Frame>, now: Tick) {
+        self.counters.received(burst.len());
+        let mac = self.macs[usize::from(port.0)];
+        let table = self.connections.table();
+
+        let parsed: ArrayVec<(Parsed, Hash), BURST> = burst
+            .iter()
+            .map(|frame| match parse(frame, mac) {
+                Parsed::Packet(packet) => {
+                    let hash = table.hash(packet.flow);
+                    table.prefetch_bucket(hash);
+                    (Parsed::Packet(packet), hash)
+                }
+                other => (other, Hash::default()),
+            })
+            .collect();
+        for (parsed, hash) in &parsed {
+            if let Parsed::Packet(_) = parsed {
+                table.prefetch_entry(*hash);
+            }
+        }
+        for (frame, (parsed, hash)) in burst.into_iter().zip(parsed) {
+            let verdict = match parsed {
+                Parsed::Packet(packet) => match self.connection(&packet, hash, now) {
+                    Ok(found) => {
+                        self.forward(frame, &packet, found, now);
+                        continue;
+                    }
+                    Err(verdict) => verdict,
+                },
+                Parsed::Fragment { destination } => self.fragment(destination),
+                Parsed::Other(verdict) => verdict,
+            };
+            match verdict {
+                Verdict::ToKernel => self.send_to_kernel(port, frame),
+                Verdict::Drop(reason) => self.counters.dropped(reason),
+            }
+        }
+    }
+
+    /// The connection the packet belongs to: one there is, or a new one where it may open one.
+    #[inline]
+    fn connection(&mut self, packet: &Packet, hash: Hash, now: Tick) -> Result<Found, Verdict> {
+        if let Some(found) = self.connections.find(hash, packet.flow) {
+            let over = packet.flags.any(Flags::SYN)
+                && found.direction == Direction::ToServer
+                && self.connections.entry(found.index).life().state().ends_at_syn();
+            if !over {
+                return Ok(found);
+            }
+            // The client uses the port again: a new connection, to be scheduled anew (conn_reuse_mode 1).
+            if let Some(ended) = self.connections.close(found.index) {
+                self.destinations.ended(ended.destination, ended.state);
+            }
+        }
+        self.admit(packet, now)
+    }
+
+    /// Classify, schedule, insert: what the first packet of a connection goes through.
+    fn admit(&mut self, packet: &Packet, now: Tick) -> Result<Found, Verdict> {
+        let Snapshot { services, timeouts, .. } = self.snapshot.current();
+        let flow = packet.flow;
+        // Linux answers what belongs to no connection; a SYN alone opens one.
+        let opens = flow.protocol() == protocol::UDP
+            || (packet.flags.any(Flags::SYN) && !packet.flags.any(Flags::RST));
+        let service = services.find(flow).filter(|_| opens).ok_or(Verdict::ToKernel)?;
+        if is_martian_source(flow.source().0) {
+            return Err(Verdict::Drop(Drop::MartianSource));
+        }
+        let destination = service
+            .scheduler()
+            .schedule(service, &self.destinations, flow)
+            .ok_or(Verdict::Drop(Drop::NoDestination))?;
+        let new = NewConnection {
+            flow,
+            server: (destination.address, destination.port),
+            method: destination.method,
+            destination: destination.id,
+            state: state::next(
+                State::initial(flow.protocol()),
+                Seen::from_client(destination.method, false),
+                packet.flags,
+            ),
+        };
+        self.destinations.opening(new.destination, new.state);
+        let refused = match self.connections.open(&new, timeouts, now) {
+            Ok(index) => {
+                self.destinations.opened(self.number, new.destination);
+                return Ok(Found { index, direction: Direction::ToServer });
+            }
+            Err(refused) => refused,
+        };
+        self.destinations.ended(new.destination, new.state);
+        match refused {
+            OpenError::Exists(found) => Ok(found),
+            OpenError::TableFull => Err(Verdict::Drop(Drop::TableFull)),
+            OpenError::NoFreeEntry => Err(Verdict::Drop(Drop::NoFreeEntry)),
+        }
+    }
+
+    /// Counts the packet, moves its connection on, changes what its forwarding method changes, and sends it.
+    #[inline]
+    fn forward(&mut self, mut frame: W::Frame, packet: &Packet, found: Found, now: Tick) {
+        let Snapshot { network, timeouts, .. } = self.snapshot.current();
+        let Found { index, direction } = found;
+        let entry = self.connections.entry(index);
+        let destination = entry.destination();
+        let seen = match direction {
+            Direction::ToServer => {
+                if self.destinations.is_gone(self.number, destination) {
+                    self.counters.dropped(Drop::DestinationGone);
+                    return;
+                }
+                self.destinations.count_in(self.number, destination, packet.length);
+                Seen::from_client(entry.method(), entry.life().has_replied())
+            }
+            Direction::ToClient => {
+                self.destinations.count_out(self.number, destination, packet.length);
+                Seen::Out
+            }
+        };
+        if let Some((from, to)) = self.connections.step(index, seen, packet.flags, timeouts, now) {
+            self.destinations.moved(destination, from, to);
+        }
+        let entry = self.connections.entry(index);
+        let mut ports = Ports { wires: &mut self.wires, counters: &self.counters };
+        let sent = forward(&mut frame, packet, entry, direction)
+            .and_then(|to| self.egress.send(frame, to, (entry, direction), network, &mut ports, now));
+        if let Err(reason) = sent {
+            self.counters.dropped(reason);
+        }
+    }
+
+    /// A fragment has no ports to look up. Linux must not get one that is for a service: it would answer that nobody
+    /// listens.
+    fn fragment(&self, destination: u32) -> Verdict {
+        if self.snapshot.current().services.is_virtual(destination) {
+            Verdict::Drop(Drop::Fragment)
+        } else {
+            Verdict::ToKernel
+        }
+    }
+
+    fn send_to_kernel(&mut self, port: PortId, frame: W::Frame) {
+        let outcome = match &self.kernels[usize::from(port.0)] {
+            Some(kernel) => kernel.to.push(frame).map_err(|_| Drop::KernelQueueFull),
+            None => Err(Drop::NoKernelInterface),
+        };
+        match outcome {
+            Ok(()) => self.counters.to_kernel(),
+            Err(reason) => self.counters.dropped(reason),
+        }
+    }
+
+    /// Sends a burst of what Linux has for the port.
+    fn send_from_kernel(&mut self, port: usize) {
+        let Some(from) = self.kernels[port].as_ref().and_then(|kernel| kernel.from.as_ref()) else { return };
+        if from.is_empty() {
+            return;
+        }
+        let mut burst: Burst<W::Frame> = std::iter::from_fn(|| from.pop()).take(BURST).collect();
+        let taken = burst.len();
+        self.wires[port].send(&mut burst);
+        self.counters.from_kernel(taken - burst.len(), burst.len());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -123,7 +123,7 @@ impl WorkerCounters {
     }
 
     #[inline]
-    pub(crate) fn from_kernel(&self, sent: usize, dropped: usize) {
+    pub(crate) fn sent_for_kernel(&self, sent: usize, dropped: usize) {
         add(&self.0.from_kernel, sent as u64);
         add(&self.0.from_kernel_dropped, dropped as u64);
     }

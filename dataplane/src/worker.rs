@@ -278,7 +278,7 @@ impl<W: Wire> Worker<W> {
         let mut burst: Burst<W::Frame> = std::iter::from_fn(|| from.pop()).take(BURST).collect();
         let taken = burst.len();
         self.wires[port].send(&mut burst);
-        self.counters.from_kernel(taken - burst.len(), burst.len());
+        self.counters.sent_for_kernel(taken - burst.len(), burst.len());
     }
 }
 

@@ -20,7 +20,9 @@ pub use entry::{Direction, Index, Method, NewConnection};
 pub use state::{State, Timeouts};
 pub use table::ConnectionTable;
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod models;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

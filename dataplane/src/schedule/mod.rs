@@ -27,8 +27,11 @@ pub trait Scheduler: Debug + Send + Sync {
     }
 }
 
-/// Every scheduler there is: the name that `-s` takes, and how one is made.
-pub const SCHEDULERS: &[(&str, fn() -> Arc<dyn Scheduler>)] = &[
+/// A scheduler's entry in the register: the name that `-s` takes, and how one is made.
+pub type Registered = (&'static str, fn() -> Arc<dyn Scheduler>);
+
+/// Every scheduler there is.
+pub const SCHEDULERS: &[Registered] = &[
     ("rr", || Arc::<rr::RoundRobin>::default()),
     ("wrr", || Arc::<wrr::WeightedRoundRobin>::default()),
     ("lc", || Arc::new(lc::LeastConnections)),

@@ -1,1 +1,18 @@
-//! To come.
+//! The control side of director: what is configured, who may change it, and how it is asked and told.
+//!
+//! A request comes from `lbctl` ([`ipvsadm`] speaks its language, [`client`] sends it) or any other program over
+//! a Unix socket ([`protocol`], [`server`]) to the [`engine`], which keeps the [`table`] and makes the dataplane
+//! follow it ([`running`]). All of it runs on one thread that no packet ever waits for. Nothing here links DPDK.
+
+pub mod client;
+pub mod engine;
+pub mod ipvsadm;
+pub mod model;
+pub mod protocol;
+pub mod rates;
+pub mod refusal;
+pub mod report;
+pub mod running;
+pub mod server;
+pub mod supported;
+pub mod table;

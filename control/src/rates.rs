@@ -1,0 +1,99 @@
+//! Counts per second, as IPVS estimates them: a sample every two seconds, a moving average of weight 1/4.
+//!
+//! All arithmetic is the kernel's fixed point, so that lists show what a kernel would. It must never be asked
+//! for a time: whoever calls [`Estimator::sample`] sees to it that two seconds lie between two calls.
+
+use std::time::Duration;
+
+use crate::model::{Rates, Stats};
+
+/// The time between two samples.
+pub const SAMPLE_PERIOD: Duration = Duration::from_secs(2);
+
+/// Averages are kept as 2^10 times packets per second, and 2^5 times bytes per second.
+const PACKET_SCALE: u32 = 10;
+const BYTE_SCALE: u32 = 5;
+
+/// The moving averages of one service or destination.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Estimator {
+    last: Stats,
+    average: Stats,
+}
+
+impl Estimator {
+    /// Starts at zero from `now` on.
+    pub fn reset(&mut self, now: Stats) {
+        *self = Self { last: now, average: Stats::default() };
+    }
+
+    /// Takes in what was counted since the last sample.
+    pub fn sample(&mut self, now: Stats) {
+        let counted = now.since(self.last);
+        self.last = now;
+        let packets = |average, n| step(average, n, PACKET_SCALE);
+        let bytes = |average, n| step(average, n, BYTE_SCALE);
+        self.average = Stats {
+            connections: packets(self.average.connections, counted.connections),
+            in_packets: packets(self.average.in_packets, counted.in_packets),
+            out_packets: packets(self.average.out_packets, counted.out_packets),
+            in_bytes: bytes(self.average.in_bytes, counted.in_bytes),
+            out_bytes: bytes(self.average.out_bytes, counted.out_bytes),
+        };
+    }
+
+    /// The averages, rounded as the kernel rounds them.
+    pub fn rates(&self) -> Rates {
+        let packets = |average: u64| average.saturating_add(0x1ff) >> PACKET_SCALE;
+        let bytes = |average: u64| average.saturating_add(0xf) >> BYTE_SCALE;
+        Rates {
+            connections: packets(self.average.connections),
+            in_packets: packets(self.average.in_packets),
+            out_packets: packets(self.average.out_packets),
+            in_bytes: bytes(self.average.in_bytes),
+            out_bytes: bytes(self.average.out_bytes),
+        }
+    }
+}
+
+/// One step of the average towards `counted` per two seconds. The shift is an arithmetic one: a falling
+/// average is rounded down.
+fn step(average: u64, counted: u64, scale: u32) -> u64 {
+    let rate = (counted as i64).wrapping_shl(scale - 1);
+    average.wrapping_add_signed(rate.wrapping_sub(average as i64) >> 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nine_packets_fade_as_a_kernel_showed_it() {
+        let mut estimator = Estimator::default();
+        let counted = Stats { connections: 1, in_packets: 9, in_bytes: 261, ..Stats::default() };
+        estimator.sample(counted);
+        assert_eq!(estimator.rates().in_bytes, 33);
+        estimator.sample(counted);
+        estimator.sample(counted);
+        let rates = estimator.rates();
+        assert_eq!((rates.connections, rates.in_packets, rates.in_bytes), (0, 1, 18));
+        for _ in 0..40 {
+            estimator.sample(counted);
+        }
+        assert_eq!(estimator.rates(), Rates::default());
+    }
+
+    #[test]
+    fn a_steady_rate_is_reached() {
+        let mut estimator = Estimator::default();
+        for second in 1..100 {
+            estimator.sample(Stats {
+                in_packets: second * 2000,
+                in_bytes: second * 3000,
+                ..Stats::default()
+            });
+        }
+        let rates = estimator.rates();
+        assert_eq!((rates.in_packets, rates.in_bytes), (1000, 1500));
+    }
+}

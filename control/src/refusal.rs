@@ -1,0 +1,69 @@
+//! Why a change was not made: IPVS's errors, in the words ipvsadm has for them.
+//!
+//! One variant per message, so that a client can tell them apart by their code and a person sees what ipvsadm
+//! would have said.
+
+/// Why a request was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A service of that address or mark exists.
+    #[error("Service already exists")]
+    ServiceExists,
+    /// The service to be changed, deleted or listed does not exist.
+    #[error("No such service")]
+    NoSuchService,
+    /// The service of the destination in question does not exist.
+    #[error("Service not defined")]
+    ServiceNotDefined,
+    /// The service has that destination already.
+    #[error("Destination already exists")]
+    DestinationExists,
+    /// The service has no such destination.
+    #[error("No such destination")]
+    NoSuchDestination,
+    /// IPVS has no scheduler or no persistence engine of that name.
+    #[error("Scheduler or persistence engine not found")]
+    SchedulerNotFound,
+    /// A lower threshold above the upper one, or a weight beyond 2147483647.
+    #[error("Numerical result out of range")]
+    OutOfRange,
+    /// Something else that IPVS does not take, such as a destination that is no unicast address.
+    #[error("Invalid operation.  Possibly wrong module version, address not unicast, ...")]
+    Invalid,
+    /// No room for another destination: the table was made for so many.
+    #[error("Memory allocation problem")]
+    NoMemory,
+    /// There is no daemon to stop.
+    #[error("No daemon is running")]
+    NoDaemon,
+    /// The peer may only read.
+    #[error("Permission denied (you must be root)")]
+    PermissionDenied,
+    /// IPVS could do it, director cannot yet.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The workers could not be given the new configuration; the old one is still in force.
+    #[error("the dataplane did not take the change: {0}")]
+    NotPublished(String),
+}
+
+impl Refusal {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::ServiceExists => "service_exists",
+            Self::NoSuchService => "no_such_service",
+            Self::ServiceNotDefined => "service_not_defined",
+            Self::DestinationExists => "destination_exists",
+            Self::NoSuchDestination => "no_such_destination",
+            Self::SchedulerNotFound => "scheduler_not_found",
+            Self::OutOfRange => "out_of_range",
+            Self::Invalid => "invalid",
+            Self::NoMemory => "no_memory",
+            Self::NoDaemon => "no_daemon",
+            Self::PermissionDenied => "permission_denied",
+            Self::Unsupported(_) => "unsupported",
+            Self::NotPublished(_) => "not_published",
+        }
+    }
+}

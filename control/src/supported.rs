@@ -1,0 +1,125 @@
+//! What IPVS can do and director's dataplane cannot yet. The only place that says so.
+//!
+//! Each test here goes away with the work that makes it untrue. A change is tested before anything is done, and
+//! only if IPVS itself would take it, so that wrong use is answered as IPVS answers it.
+
+use crate::model::{
+    Change, DestinationSpec, Family, ForwardingMethod, Protocol, ServiceSpec, VirtualService,
+};
+use crate::refusal::Refusal;
+
+/// The schedulers the dataplane has.
+const SCHEDULERS: [&str; 4] = ["rr", "wrr", "lc", "wlc"];
+
+/// Whether the dataplane can do what `change` asks for.
+pub fn check(change: &Change) -> Result<(), Refusal> {
+    match change {
+        Change::AddService(spec) | Change::EditService(spec) => service(spec),
+        Change::AddDestination { destination, .. } | Change::EditDestination { destination, .. } => {
+            self::destination(destination)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The answer to a request for a synchronisation daemon.
+pub fn sync_daemon() -> Refusal {
+    not_yet("synchronise connections")
+}
+
+fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
+    if matches!(spec.service, VirtualService::Mark { .. }) {
+        return Err(not_yet("balance by firewall mark"));
+    }
+    if spec.service.family() == Family::Ipv6 {
+        return Err(not_yet("balance IPv6"));
+    }
+    if spec.service.protocol() == Some(Protocol::Sctp) {
+        return Err(not_yet("balance SCTP"));
+    }
+    if !SCHEDULERS.contains(&spec.scheduler.as_str()) {
+        let have = SCHEDULERS.join(", ");
+        return Err(not_yet(&format!("have the scheduler {} (it has {have})", spec.scheduler)));
+    }
+    if spec.persistence.is_some() {
+        return Err(not_yet("do persistence"));
+    }
+    if spec.engine.is_some() {
+        return Err(not_yet("have persistence engines"));
+    }
+    if spec.one_packet {
+        return Err(not_yet("do one-packet scheduling"));
+    }
+    Ok(())
+}
+
+fn destination(spec: &DestinationSpec) -> Result<(), Refusal> {
+    if spec.method == ForwardingMethod::Tunnel {
+        return Err(not_yet("forward by tunnel"));
+    }
+    if spec.method == ForwardingMethod::Local {
+        return Err(not_yet("forward to this machine itself"));
+    }
+    if spec.upper_threshold != 0 || spec.lower_threshold != 0 {
+        return Err(not_yet("limit connections by thresholds"));
+    }
+    Ok(())
+}
+
+/// "director does not … yet", with the qualification in brackets kept at the end.
+fn not_yet(what: &str) -> Refusal {
+    Refusal::Unsupported(match what.split_once(" (") {
+        Some((what, rest)) => format!("director does not {what} yet ({rest}"),
+        None => format!("director does not {what} yet"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Persistence;
+
+    #[test]
+    fn what_is_refused_says_what() {
+        let address = |text: &str, protocol| VirtualService::Address {
+            protocol,
+            address: text.parse().unwrap(),
+            port: 80,
+        };
+        let v4 = ServiceSpec::new(address("198.51.100.1", Protocol::Tcp));
+        let server = DestinationSpec::new("192.0.2.1".parse().unwrap(), 80);
+        let persistence =
+            Persistence { timeout_seconds: 360, granularity: crate::model::Granularity::whole(Family::Ipv4) };
+        let refused = [
+            (
+                ServiceSpec::new(VirtualService::Mark { mark: 1, family: Family::Ipv4 }),
+                "by firewall mark yet",
+            ),
+            (ServiceSpec::new(address("2001:db8::1", Protocol::Tcp)), "IPv6 yet"),
+            (ServiceSpec::new(address("198.51.100.1", Protocol::Sctp)), "SCTP yet"),
+            (
+                ServiceSpec { scheduler: "sh".into(), ..v4.clone() },
+                "scheduler sh yet (it has rr, wrr, lc, wlc)",
+            ),
+            (ServiceSpec { persistence: Some(persistence), ..v4.clone() }, "persistence yet"),
+            (ServiceSpec { engine: Some("sip".into()), ..v4.clone() }, "engines yet"),
+            (ServiceSpec { one_packet: true, ..v4.clone() }, "scheduling yet"),
+        ];
+        for (spec, words) in refused {
+            let message = check(&Change::AddService(spec.clone())).unwrap_err().to_string();
+            assert!(message.starts_with("director does not ") && message.contains(words), "{message}");
+            assert!(check(&Change::EditService(spec)).is_err());
+        }
+        let refused = [
+            (DestinationSpec { method: ForwardingMethod::Tunnel, ..server }, "by tunnel yet"),
+            (DestinationSpec { upper_threshold: 1, ..server }, "thresholds yet"),
+        ];
+        for (destination, words) in refused {
+            let change = Change::AddDestination { service: v4.service, destination };
+            assert!(check(&change).unwrap_err().to_string().contains(words));
+        }
+        assert_eq!(check(&Change::AddService(v4.clone())), Ok(()));
+        let destination = DestinationSpec { method: ForwardingMethod::Masquerade, ..server };
+        assert_eq!(check(&Change::AddDestination { service: v4.service, destination }), Ok(()));
+    }
+}

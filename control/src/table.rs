@@ -1,0 +1,506 @@
+//! The service table: the owner of the configuration.
+//!
+//! Pure and deterministic: the same changes at the same times give the same table, ids included. It knows IPVS's
+//! rules for what may be changed and for what happens to a deleted destination; it must never read a clock, talk
+//! to the dataplane or print.
+//!
+//! A destination has a [`DestinationId`], its place in the dataplane's fixed slab of counters. Those counters are
+//! never reset; the table remembers where each owner started from. A deleted destination keeps its id in the
+//! trash while connections may still count on it.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::model::{
+    Change, DestinationSpec, ENGINES, Encapsulation, Family, ForwardingMethod, Granularity, Protocol, Rates,
+    SCHEDULERS, ServiceSpec, Stats, Timeouts, VirtualService,
+};
+use crate::rates::Estimator;
+use crate::refusal::Refusal;
+use crate::running::DestinationCounts;
+use crate::supported;
+
+/// How long a destination in the trash must have been without connections before its id is given to another
+/// (`IP_VS_DEST_TRASH_PERIOD`).
+pub const TRASH_PERIOD: Duration = Duration::from_secs(120);
+
+/// The longest timeout the kernel takes, in seconds: INT_MAX jiffies at 250 Hz.
+const LONGEST_TIMEOUT: u32 = 8_589_934;
+
+/// A service's place in the table. Small, and given to another service after this one is deleted; see
+/// [`Service::incarnation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceId(pub u32);
+
+/// A destination's place in the dataplane's slab of counters. Belongs to one destination from the moment it is
+/// added until it leaves the trash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DestinationId(pub u32);
+
+/// How the table learns what the dataplane has counted.
+pub type Counts<'a> = &'a dyn Fn(DestinationId) -> DestinationCounts;
+
+/// A virtual service in the table.
+#[derive(Clone, Debug)]
+pub struct Service {
+    id: ServiceId,
+    incarnation: u64,
+    spec: ServiceSpec,
+    destinations: Vec<DestinationId>,
+    trashed: Vec<DestinationId>,
+    next_sequence: u32,
+    /// What destinations that are gone had counted for this service.
+    folded: Stats,
+    /// What was counted when the counters were last zeroed.
+    zero: Stats,
+    estimator: Estimator,
+}
+
+impl Service {
+    /// Its place in the table.
+    pub fn id(&self) -> ServiceId {
+        self.id
+    }
+
+    /// A number no other service ever had: tells a service from an earlier one with its id.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// What was configured.
+    pub fn spec(&self) -> &ServiceSpec {
+        &self.spec
+    }
+
+    /// Its rates.
+    pub fn rates(&self) -> Rates {
+        self.estimator.rates()
+    }
+}
+
+/// A destination in the table.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    id: DestinationId,
+    sequence: u32,
+    spec: DestinationSpec,
+    service: ServiceId,
+    incarnation: u64,
+    key: VirtualService,
+    /// What the id had counted when the destination was bound to its service.
+    bound: Stats,
+    /// What the id had counted when the destination's counters were last zeroed.
+    zero: Stats,
+    estimator: Estimator,
+    trashed: bool,
+    idle_since: Option<Instant>,
+}
+
+impl Destination {
+    /// Its place in the dataplane's slab of counters.
+    pub fn id(&self) -> DestinationId {
+        self.id
+    }
+
+    /// Grows by one with each destination added to the service. The kernel puts a new destination at the head
+    /// of its list, so schedulers visit destinations by descending sequence.
+    pub fn sequence(&self) -> u32 {
+        self.sequence
+    }
+
+    /// What was configured.
+    pub fn spec(&self) -> &DestinationSpec {
+        &self.spec
+    }
+
+    /// What `counts`, its id's counters, have counted since they were last zeroed.
+    pub fn stats(&self, counts: &DestinationCounts) -> Stats {
+        counts.stats.since(self.zero)
+    }
+
+    /// Its rates.
+    pub fn rates(&self) -> Rates {
+        self.estimator.rates()
+    }
+
+    fn place(&self) -> (IpAddr, u16) {
+        (self.spec.address, self.spec.port)
+    }
+}
+
+/// Services, destinations and timeouts.
+#[derive(Clone, Debug)]
+pub struct ServiceTable {
+    limit: u32,
+    services: Vec<Option<Service>>,
+    free_services: VecDeque<ServiceId>,
+    by_key: HashMap<VirtualService, ServiceId>,
+    destinations: Vec<Option<Destination>>,
+    free_destinations: VecDeque<DestinationId>,
+    live: HashMap<(ServiceId, IpAddr, u16), DestinationId>,
+    trash: HashMap<(VirtualService, IpAddr, u16), DestinationId>,
+    next_incarnation: u64,
+    timeouts: Timeouts,
+}
+
+impl ServiceTable {
+    /// An empty table for at most `limit` destinations, those in the trash included.
+    pub fn new(limit: u32) -> Self {
+        Self {
+            limit,
+            services: Vec::new(),
+            free_services: VecDeque::new(),
+            by_key: HashMap::new(),
+            destinations: Vec::new(),
+            free_destinations: VecDeque::new(),
+            live: HashMap::new(),
+            trash: HashMap::new(),
+            next_incarnation: 0,
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    /// Every service, by id.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter().flatten()
+    }
+
+    /// The service `key` names.
+    pub fn service(&self, key: &VirtualService) -> Option<&Service> {
+        let id = self.by_key.get(key)?;
+        self.services[id.0 as usize].as_ref()
+    }
+
+    /// The destinations of `service`, the one added last first: the order of the kernel's list.
+    pub fn destinations<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Destination> {
+        service.destinations.iter().rev().filter_map(|id| self.destination(*id))
+    }
+
+    /// The destination that has `id`, be it in the trash.
+    pub fn destination(&self, id: DestinationId) -> Option<&Destination> {
+        self.destinations.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Destinations that were deleted and keep their id for now.
+    pub fn trash(&self) -> impl Iterator<Item = &Destination> {
+        self.trash.values().filter_map(|id| self.destination(*id))
+    }
+
+    /// The most destinations there may be, those in the trash included.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// The timeouts in force.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// What `service` has counted since it was last zeroed: its destinations and those it used to have.
+    pub fn service_stats(&self, service: &Service, counts: Counts<'_>) -> Stats {
+        self.counted(service, counts).since(service.zero)
+    }
+
+    fn counted(&self, service: &Service, counts: Counts<'_>) -> Stats {
+        let ids = service.destinations.iter().chain(&service.trashed);
+        ids.filter_map(|id| self.destination(*id))
+            .fold(service.folded, |sum, d| sum.plus(counts(d.id).stats.since(d.bound)))
+    }
+
+    /// Whether IPVS would take `change`, and if not, its reason. The order of the tests is the kernel's.
+    pub fn check(&self, change: &Change) -> Result<(), Refusal> {
+        match change {
+            Change::AddService(spec) => {
+                if self.by_key.contains_key(&spec.service) {
+                    return Err(Refusal::ServiceExists);
+                }
+                check_service(spec)
+            }
+            Change::EditService(spec) => {
+                self.service(&spec.service).ok_or(Refusal::NoSuchService)?;
+                check_service(spec)
+            }
+            Change::DeleteService(key) | Change::ZeroService(key) => {
+                self.service(key).map(drop).ok_or(Refusal::NoSuchService)
+            }
+            Change::AddDestination { service, destination } => self.check_add(service, destination),
+            Change::EditDestination { service, destination } => {
+                let owner = self.service(service).ok_or(Refusal::ServiceNotDefined)?;
+                check_destination(service, destination)?;
+                self.find(owner.id, destination.address, destination.port).map(drop)
+            }
+            Change::DeleteDestination { service, address, port } => {
+                let owner = self.service(service).ok_or(Refusal::ServiceNotDefined)?;
+                self.find(owner.id, *address, *port).map(drop)
+            }
+            Change::SetTimeouts(t) => {
+                let fits = [t.tcp, t.tcp_fin, t.udp].into_iter().all(|t| t <= LONGEST_TIMEOUT);
+                if fits { Ok(()) } else { Err(Refusal::Invalid) }
+            }
+            Change::StartDaemon(_) => Err(supported::sync_daemon()),
+            Change::StopDaemon(_) => Err(Refusal::NoDaemon),
+            Change::Clear | Change::ZeroAll => Ok(()),
+        }
+    }
+
+    fn check_add(&self, key: &VirtualService, spec: &DestinationSpec) -> Result<(), Refusal> {
+        let owner = self.service(key).ok_or(Refusal::ServiceNotDefined)?;
+        check_destination(key, spec)?;
+        if self.live.contains_key(&(owner.id, spec.address, spec.port)) {
+            return Err(Refusal::DestinationExists);
+        }
+        if self.trash.contains_key(&(*key, spec.address, spec.port)) {
+            return Ok(());
+        }
+        if !is_unicast(spec.address) {
+            return Err(Refusal::Invalid);
+        }
+        if self.free_destinations.is_empty() && self.destinations.len() as u64 >= u64::from(self.limit) {
+            return Err(Refusal::NoMemory);
+        }
+        Ok(())
+    }
+
+    fn find(&self, service: ServiceId, address: IpAddr, port: u16) -> Result<DestinationId, Refusal> {
+        self.live.get(&(service, address, port)).copied().ok_or(Refusal::NoSuchDestination)
+    }
+
+    /// Makes `change`, or refuses it and leaves everything as it was.
+    pub fn apply(&mut self, change: &Change, counts: Counts<'_>) -> Result<(), Refusal> {
+        self.check(change)?;
+        match change {
+            Change::AddService(spec) => self.add_service(spec),
+            Change::EditService(spec) => {
+                if let Some(service) = self.service_mut(&spec.service) {
+                    service.spec = spec.clone();
+                }
+            }
+            Change::DeleteService(key) => self.delete_service(key),
+            Change::Clear => {
+                let keys: Vec<_> = self.services().map(|s| s.spec.service).collect();
+                keys.iter().for_each(|key| self.delete_service(key));
+            }
+            Change::AddDestination { service, destination } => {
+                self.add_destination(service, destination, counts);
+            }
+            Change::EditDestination { service, destination } => {
+                if let Some(owner) = self.service(service).map(|s| s.id)
+                    && let Ok(id) = self.find(owner, destination.address, destination.port)
+                    && let Some(d) = &mut self.destinations[id.0 as usize]
+                {
+                    d.spec = *destination;
+                }
+            }
+            Change::DeleteDestination { service, address, port } => {
+                if let Some(owner) = self.service(service).map(|s| s.id)
+                    && let Some(id) = self.live.remove(&(owner, *address, *port))
+                {
+                    self.put_in_trash(id);
+                    if let Some(owner) = self.service_mut(service) {
+                        owner.destinations.retain(|d| *d != id);
+                        owner.trashed.push(id);
+                    }
+                }
+            }
+            Change::ZeroService(key) => self.zero(key, counts),
+            Change::ZeroAll => {
+                let keys: Vec<_> = self.services().map(|s| s.spec.service).collect();
+                keys.iter().for_each(|key| self.zero(key, counts));
+            }
+            Change::SetTimeouts(new) => {
+                let keep = |old: &mut u32, new| *old = if new == 0 { *old } else { new };
+                keep(&mut self.timeouts.tcp, new.tcp);
+                keep(&mut self.timeouts.tcp_fin, new.tcp_fin);
+                keep(&mut self.timeouts.udp, new.udp);
+            }
+            Change::StartDaemon(_) | Change::StopDaemon(_) => {}
+        }
+        Ok(())
+    }
+
+    fn service_mut(&mut self, key: &VirtualService) -> Option<&mut Service> {
+        let id = self.by_key.get(key)?;
+        self.services[id.0 as usize].as_mut()
+    }
+
+    fn add_service(&mut self, spec: &ServiceSpec) {
+        let id = self.free_services.pop_front().unwrap_or_else(|| {
+            self.services.push(None);
+            ServiceId((self.services.len() - 1) as u32)
+        });
+        self.services[id.0 as usize] = Some(Service {
+            id,
+            incarnation: self.next_incarnation,
+            spec: spec.clone(),
+            destinations: Vec::new(),
+            trashed: Vec::new(),
+            next_sequence: 0,
+            folded: Stats::default(),
+            zero: Stats::default(),
+            estimator: Estimator::default(),
+        });
+        self.next_incarnation += 1;
+        self.by_key.insert(spec.service, id);
+    }
+
+    fn delete_service(&mut self, key: &VirtualService) {
+        let Some(id) = self.by_key.remove(key) else { return };
+        let Some(service) = self.services[id.0 as usize].take() else { return };
+        for d in service.destinations {
+            if let Some((address, port)) = self.destination(d).map(Destination::place) {
+                self.live.remove(&(id, address, port));
+            }
+            self.put_in_trash(d);
+        }
+        self.free_services.push_back(id);
+    }
+
+    fn put_in_trash(&mut self, id: DestinationId) {
+        let Some(d) = &mut self.destinations[id.0 as usize] else { return };
+        d.trashed = true;
+        d.idle_since = None;
+        let (address, port) = d.place();
+        self.trash.insert((d.key, address, port), id);
+    }
+
+    fn add_destination(&mut self, key: &VirtualService, spec: &DestinationSpec, counts: Counts<'_>) {
+        let Some(service) = self.service_mut(key) else { return };
+        let (owner, incarnation, sequence) = (service.id, service.incarnation, service.next_sequence);
+        service.next_sequence += 1;
+
+        let back = self.trash.remove(&(*key, spec.address, spec.port));
+        let id = back.or_else(|| self.free_destinations.pop_front()).unwrap_or_else(|| {
+            self.destinations.push(None);
+            DestinationId((self.destinations.len() - 1) as u32)
+        });
+        let counted = counts(id).stats;
+        // A destination that comes back to the service it left goes on counting; one whose service was deleted
+        // and made anew meanwhile starts from zero, as in the kernel.
+        let old = self.destinations[id.0 as usize].take().filter(|d| d.incarnation == incarnation);
+        let (bound, zero) = old.map_or((counted, counted), |d| (d.bound, d.zero));
+        let mut estimator = Estimator::default();
+        estimator.reset(counted);
+        self.destinations[id.0 as usize] = Some(Destination {
+            id,
+            sequence,
+            spec: *spec,
+            service: owner,
+            incarnation,
+            key: *key,
+            bound,
+            zero,
+            estimator,
+            trashed: false,
+            idle_since: None,
+        });
+        self.live.insert((owner, spec.address, spec.port), id);
+        if let Some(service) = self.service_mut(key) {
+            service.trashed.retain(|d| *d != id);
+            service.destinations.push(id);
+        }
+    }
+
+    fn zero(&mut self, key: &VirtualService, counts: Counts<'_>) {
+        let Some(counted) = self.service(key).map(|s| self.counted(s, counts)) else { return };
+        let Some(service) = self.service_mut(key) else { return };
+        service.zero = counted;
+        service.estimator.reset(counted);
+        for id in service.destinations.clone() {
+            if let Some(d) = &mut self.destinations[id.0 as usize] {
+                d.zero = counts(id).stats;
+                d.estimator.reset(d.zero);
+            }
+        }
+    }
+
+    /// Frees the ids of destinations in the trash that have had no connection for [`TRASH_PERIOD`]. To be
+    /// called every few seconds. Returns how many were freed.
+    pub fn expire(&mut self, now: Instant, counts: Counts<'_>) -> usize {
+        let mut gone = Vec::new();
+        for id in self.trash.values() {
+            let Some(d) = &mut self.destinations[id.0 as usize] else { continue };
+            if !counts(*id).is_idle() {
+                d.idle_since = None;
+                continue;
+            }
+            let since = *d.idle_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= TRASH_PERIOD {
+                gone.push(*id);
+            }
+        }
+        gone.sort_unstable();
+        gone.iter().for_each(|id| self.free(*id, counts));
+        gone.len()
+    }
+
+    fn free(&mut self, id: DestinationId, counts: Counts<'_>) {
+        let Some(d) = self.destinations[id.0 as usize].take() else { return };
+        let (address, port) = d.place();
+        self.trash.remove(&(d.key, address, port));
+        self.free_destinations.push_back(id);
+        if let Some(service) = &mut self.services[d.service.0 as usize]
+            && service.incarnation == d.incarnation
+        {
+            service.trashed.retain(|t| *t != id);
+            service.folded = service.folded.plus(counts(id).stats.since(d.bound));
+        }
+    }
+
+    /// Takes a sample for the rates. To be called every [`crate::rates::SAMPLE_PERIOD`].
+    pub fn sample(&mut self, counts: Counts<'_>) {
+        let counted: Vec<_> = self.services().map(|s| (s.id, self.counted(s, counts))).collect();
+        for (id, stats) in counted {
+            if let Some(service) = &mut self.services[id.0 as usize] {
+                service.estimator.sample(stats);
+            }
+        }
+        for d in self.destinations.iter_mut().flatten().filter(|d| !d.trashed) {
+            d.estimator.sample(counts(d.id).stats);
+        }
+    }
+}
+
+fn check_service(spec: &ServiceSpec) -> Result<(), Refusal> {
+    if !SCHEDULERS.contains(&spec.scheduler.as_str()) {
+        return Err(Refusal::SchedulerNotFound);
+    }
+    if spec.engine.as_deref().is_some_and(|engine| !ENGINES.contains(&engine)) {
+        return Err(Refusal::SchedulerNotFound);
+    }
+    let granularity_fits = spec.persistence.is_none_or(|p| match p.granularity {
+        Granularity::Mask(_) => spec.service.family() == Family::Ipv4,
+        Granularity::Prefix(length) => spec.service.family() == Family::Ipv6 && (1..=128).contains(&length),
+    });
+    let key_fits = match spec.service {
+        VirtualService::Mark { mark, .. } => mark != 0,
+        VirtualService::Address { port, protocol, .. } => {
+            (port != 0 || spec.persistence.is_some()) && (!spec.one_packet || protocol == Protocol::Udp)
+        }
+    };
+    if granularity_fits && key_fits && spec.flags.0 < 8 { Ok(()) } else { Err(Refusal::Invalid) }
+}
+
+fn check_destination(key: &VirtualService, spec: &DestinationSpec) -> Result<(), Refusal> {
+    if Family::from(spec.address) != key.family() && spec.method != ForwardingMethod::Tunnel {
+        return Err(Refusal::Invalid);
+    }
+    if spec.weight > i32::MAX as u32 || spec.lower_threshold > spec.upper_threshold {
+        return Err(Refusal::OutOfRange);
+    }
+    if spec.tunnel.encapsulation == Encapsulation::Gue && spec.tunnel.port == 0 {
+        return Err(Refusal::Invalid);
+    }
+    Ok(())
+}
+
+/// The kernel asks its routing table; without one, what is never a host is ruled out.
+fn is_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => !(a.is_unspecified() || a.is_broadcast() || a.is_multicast()),
+        IpAddr::V6(a) => !(a.is_unspecified() || a.is_multicast() || a.is_unicast_link_local()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

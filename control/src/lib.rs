@@ -1,1 +1,4 @@
 //! To come.
+
+pub mod config;
+pub mod network;

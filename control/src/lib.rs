@@ -5,9 +5,11 @@
 //! follow it ([`running`]). All of it runs on one thread that no packet ever waits for. Nothing here links DPDK.
 
 pub mod client;
+pub mod config;
 pub mod engine;
 pub mod ipvsadm;
 pub mod model;
+pub mod network;
 pub mod protocol;
 pub mod rates;
 pub mod refusal;

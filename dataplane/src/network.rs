@@ -111,8 +111,8 @@ pub enum Unreachable {
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     generation: u32,
-    v4: PrefixMap<Ipv4Net, NextHop>,
-    v6: PrefixMap<Ipv6Net, NextHop>,
+    v4: PrefixMap<Ipv4Net, Option<NextHop>>,
+    v6: PrefixMap<Ipv6Net, Option<NextHop>>,
     neighbours: HashMap<(PortId, IpAddr), AdjacencyId>,
     adjacencies: Vec<Option<Adjacency>>,
 }
@@ -131,11 +131,11 @@ impl Network {
         self.adjacencies.get(id.0 as usize)?.as_ref()
     }
 
-    /// The longest matching route for `destination`.
+    /// The longest matching route for `destination`; `None` if there is none, or if it leads away from our ports.
     pub fn route(&self, destination: IpAddr) -> Option<NextHop> {
         match destination {
-            IpAddr::V4(a) => self.v4.get_lpm(&host_v4(a)).map(|(_, hop)| *hop),
-            IpAddr::V6(a) => self.v6.get_lpm(&host_v6(a)).map(|(_, hop)| *hop),
+            IpAddr::V4(a) => self.v4.get_lpm(&host_v4(a)).and_then(|(_, hop)| *hop),
+            IpAddr::V6(a) => self.v6.get_lpm(&host_v6(a)).and_then(|(_, hop)| *hop),
         }
     }
 
@@ -150,7 +150,10 @@ impl Network {
     }
 
     /// Puts `routes` in the place of all routes there were. Of several for one prefix, the last one given counts.
-    pub fn set_routes(&mut self, routes: impl IntoIterator<Item = (IpNet, NextHop)>) {
+    ///
+    /// A route without a next hop leaves by no port of this director (another interface of Linux, a blackhole). It
+    /// hides the shorter prefixes around it: what it covers has [no route](Unreachable::NoRoute).
+    pub fn set_routes(&mut self, routes: impl IntoIterator<Item = (IpNet, Option<NextHop>)>) {
         self.v4.clear();
         self.v6.clear();
         for (prefix, hop) in routes {

@@ -20,8 +20,8 @@ fn ip(text: &str) -> IpAddr {
 fn the_longest_route_wins_and_its_neighbour_is_the_gateway() {
     let mut network = Network::default();
     network.set_routes([
-        (net("0.0.0.0/0"), NextHop { port: PortId(0), gateway: Some(ip("198.51.100.1")) }),
-        (net("192.0.2.0/24"), NextHop { port: PortId(1), gateway: None }),
+        (net("0.0.0.0/0"), Some(NextHop { port: PortId(0), gateway: Some(ip("198.51.100.1")) })),
+        (net("192.0.2.0/24"), Some(NextHop { port: PortId(1), gateway: None })),
     ]);
     let far = network.resolve(ip("203.0.113.9"));
     assert_eq!(far, Err(Unreachable::Unresolved { port: PortId(0), neighbour: ip("198.51.100.1") }));
@@ -38,7 +38,7 @@ fn the_longest_route_wins_and_its_neighbour_is_the_gateway() {
 #[test]
 fn a_new_mac_keeps_id_and_generation_a_new_route_does_not() {
     let mut network = Network::default();
-    network.set_routes([(net("192.0.2.0/24"), NextHop { port: PortId(0), gateway: None })]);
+    network.set_routes([(net("192.0.2.0/24"), Some(NextHop { port: PortId(0), gateway: None }))]);
     network.set_neighbour(ip("192.0.2.9"), adjacency(1));
     let (id, generation) = (network.resolve(ip("192.0.2.9")).unwrap(), network.generation());
     network.set_neighbour(ip("192.0.2.9"), adjacency(2));
@@ -54,7 +54,7 @@ fn a_new_mac_keeps_id_and_generation_a_new_route_does_not() {
 #[test]
 fn compact_takes_back_ids_and_says_so() {
     let mut network = Network::default();
-    network.set_routes([(net("192.0.2.0/24"), NextHop { port: PortId(0), gateway: None })]);
+    network.set_routes([(net("192.0.2.0/24"), Some(NextHop { port: PortId(0), gateway: None }))]);
     for last in 0..100u8 {
         network.set_neighbour(IpAddr::from([192, 0, 2, last]), adjacency(last));
     }
@@ -86,4 +86,13 @@ fn mac_addresses_are_read_and_written_alike() {
         assert_eq!(bad.parse::<MacAddr>(), Err(InvalidMacAddr), "{bad:?}");
     }
     assert!(MacAddr([0xff; 6]).is_group() && !mac.is_group());
+}
+
+#[test]
+fn a_route_that_leads_elsewhere_hides_the_shorter_ones() {
+    let mut network = Network::default();
+    let default = NextHop { port: PortId(0), gateway: Some(ip("198.51.100.1")) };
+    network.set_routes([(net("0.0.0.0/0"), Some(default)), (net("10.0.0.0/8"), None)]);
+    assert_eq!(network.resolve(ip("10.1.2.3")), Err(Unreachable::NoRoute));
+    assert_eq!(network.route(ip("11.1.2.3")), Some(default));
 }

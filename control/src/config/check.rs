@@ -1,0 +1,309 @@
+//! From the file as written to the typed configuration; the first thing that is wrong ends it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use dataplane::network::{MacAddr, PortId};
+use ipnet::IpNet;
+use toml::Spanned;
+
+use super::error::{Problem, nearest};
+use super::{Account, Config, Connections, Control, Eal, Neighbour, Port, Route, raw};
+
+/// Where in the text (bytes), and what.
+type Wrong = (Option<Range<usize>>, Problem);
+
+const DEFAULT_SOCKET: &str = "/run/director/director.sock";
+const DEFAULT_MODE: u32 = 0o660;
+const DEFAULT_CAPACITY: u32 = 1 << 20;
+const DEFAULT_DESTINATIONS: u32 = 1 << 16;
+/// What 32-bit indexes can count with a bit to spare.
+const MAX_ENTRIES: i64 = 1 << 31;
+/// A `sockaddr_un` holds 108 bytes with the terminating zero (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+/// `IFNAMSIZ` with the terminating zero is 16.
+const MAX_INTERFACE_NAME: usize = 15;
+/// DPDK's `RTE_MAX_ETHPORTS` as distributions build it.
+const MAX_PORTS: usize = 32;
+
+pub(super) fn check(raw: raw::File, usable_cores: &[usize]) -> Result<Config, Wrong> {
+    let ports = ports(raw.port)?;
+    Ok(Config {
+        control: control(raw.control)?,
+        eal: Eal { arguments: raw.eal.arguments, huge_pages: raw.eal.huge_pages },
+        cores: cores(raw.workers, usable_cores)?,
+        connections: connections(raw.connections)?,
+        routes: routes(raw.route, &ports)?,
+        neighbours: neighbours(raw.neighbour, &ports)?,
+        ports,
+    })
+}
+
+fn control(raw: raw::Control) -> Result<Control, Wrong> {
+    let socket = match raw.socket {
+        None => PathBuf::from(DEFAULT_SOCKET),
+        Some(path) if Path::new(path.get_ref()).is_absolute() && path.get_ref().len() <= MAX_SOCKET_PATH => {
+            path.into_inner().into()
+        }
+        Some(path) => return Err((Some(path.span()), Problem::Socket(path.into_inner()))),
+    };
+    let mode = match raw.mode {
+        None => DEFAULT_MODE,
+        Some(text) => match u32::from_str_radix(text.get_ref(), 8) {
+            Ok(mode) if mode <= 0o777 => mode,
+            _ => return Err((Some(text.span()), Problem::Mode(text.into_inner()))),
+        },
+    };
+    let change = match raw.change {
+        None => vec![Account::Id(0)],
+        Some(users) => users.into_iter().map(account).collect::<Result<_, _>>()?,
+    };
+    Ok(Control { socket, mode, group: raw.group.map(account).transpose()?, change })
+}
+
+fn account(raw: Spanned<raw::Account>) -> Result<Account, Wrong> {
+    let at = Some(raw.span());
+    // The last number stands for "no user" in the kernel (chown(2)).
+    let id = |id: u32| (id != u32::MAX).then_some(Account::Id(id));
+    match raw.into_inner() {
+        raw::Account::Id(n) => {
+            u32::try_from(n).ok().and_then(id).ok_or_else(|| (at, Problem::Account(n.to_string())))
+        }
+        raw::Account::Name(name) if name.is_empty() => Err((at, Problem::Account("\"\"".to_owned()))),
+        raw::Account::Name(name) => Ok(name.parse().ok().and_then(id).unwrap_or(Account::Name(name))),
+    }
+}
+
+fn cores(raw: Option<raw::Workers>, usable: &[usize]) -> Result<Vec<usize>, Wrong> {
+    let none = || Problem::NoCores(usable.last().copied());
+    let listed = raw.ok_or_else(|| (None, none()))?.cores;
+    if listed.get_ref().is_empty() {
+        return Err((Some(listed.span()), none()));
+    }
+    let mut cores = Vec::new();
+    for core in listed.into_inner() {
+        let (at, number) = (Some(core.span()), core.into_inner());
+        match usize::try_from(number).ok().filter(|c| usable.contains(c)) {
+            None => return Err((at, Problem::CoreUnusable { core: number, usable: usable.to_vec() })),
+            Some(c) if cores.contains(&c) => return Err((at, Problem::CoreTwice(number))),
+            Some(c) => cores.push(c),
+        }
+    }
+    Ok(cores)
+}
+
+fn connections(raw: raw::Connections) -> Result<Connections, Wrong> {
+    let capacity = size("capacity", raw.capacity, DEFAULT_CAPACITY)?;
+    let destinations = size("destinations", raw.destinations, DEFAULT_DESTINATIONS)?;
+    let buckets = match raw.buckets {
+        None => default_buckets(capacity),
+        Some(given) => {
+            let (at, value) = (Some(given.span()), *given.get_ref());
+            let buckets = size("buckets", Some(given), 0)?;
+            if !buckets.is_power_of_two() {
+                let above = buckets.next_power_of_two();
+                return Err((at, Problem::Buckets { value, below: above / 2, above }));
+            }
+            buckets
+        }
+    };
+    Ok(Connections { buckets, capacity, destinations })
+}
+
+/// A full table should not fill its buckets: a connection of NAT is found from both sides, so it takes two places,
+/// and a bucket has a handful. 0.476 buckets a connection leave room for the unevenness of hashing.
+fn default_buckets(capacity: u32) -> u32 {
+    let least = (u64::from(capacity) * 476).div_ceil(1000);
+    u32::try_from(least.next_power_of_two()).unwrap_or(1 << 31)
+}
+
+fn size(key: &'static str, raw: Option<Spanned<i64>>, default: u32) -> Result<u32, Wrong> {
+    raw.map_or(Ok(default), |v| number(key, v, 1, MAX_ENTRIES))
+}
+
+fn number<N: TryFrom<i64>>(key: &'static str, raw: Spanned<i64>, min: i64, max: i64) -> Result<N, Wrong> {
+    let value = *raw.get_ref();
+    let number = (min..=max).contains(&value).then(|| N::try_from(value).ok()).flatten();
+    number.ok_or_else(|| (Some(raw.span()), Problem::Range { key, value, min, max }))
+}
+
+fn ports(raw: Vec<raw::Port>) -> Result<Vec<Port>, Wrong> {
+    if raw.is_empty() {
+        return Err((None, Problem::NoPort));
+    }
+    if let Some(extra) = raw.get(MAX_PORTS) {
+        return Err((Some(extra.name.span()), Problem::TooManyPorts(MAX_PORTS)));
+    }
+    let (mut names, mut devices) = (Taken::of("name"), Taken::of("device"));
+    let (mut interfaces, mut addresses) = (Taken::of("kernel_interface"), Taken::of("address"));
+    let mut ports = Vec::new();
+    for port in raw {
+        let (name_at, device_at) = (port.name.span(), port.device.span());
+        let (name, device) = (port.name.into_inner(), port.device.into_inner());
+        if name.is_empty() {
+            return Err((Some(name_at), Problem::Empty("name")));
+        }
+        if device.is_empty() {
+            return Err((Some(device_at), Problem::Empty("device")));
+        }
+        names.take(&name, &name, &name_at)?;
+        devices.take(&device, &name, &device_at)?;
+        let kernel_interface = match kernel_interface(port.kernel_interface, &name, &name_at)? {
+            Some((interface, at)) => {
+                interfaces.take(&interface, &name, &at)?;
+                Some(interface)
+            }
+            None => None,
+        };
+        if let Some(first) = port.addresses.first()
+            && kernel_interface.is_none()
+        {
+            return Err((Some(first.span()), Problem::AddressesWithoutInterface(name)));
+        }
+        let mut on_interface = Vec::new();
+        for text in port.addresses {
+            let (at, network) = (text.span(), network(text)?);
+            addresses.take(&network.addr().to_string(), &name, &at)?;
+            on_interface.push(network);
+        }
+        ports.push(Port {
+            descriptors: port
+                .descriptors
+                .map(|n| number("descriptors", n, 1, i64::from(u16::MAX)))
+                .transpose()?
+                .and_then(NonZeroU16::new),
+            // RFC 791: every link carries 68 bytes.
+            mtu: port.mtu.map(|n| number("mtu", n, 68, i64::from(u16::MAX))).transpose()?,
+            promiscuous: port.promiscuous,
+            kernel_interface,
+            addresses: on_interface,
+            name,
+            device,
+        });
+    }
+    Ok(ports)
+}
+
+/// Values that one port at most may have.
+struct Taken {
+    what: &'static str,
+    by: HashMap<String, String>,
+}
+
+impl Taken {
+    fn of(what: &'static str) -> Self {
+        Self { what, by: HashMap::new() }
+    }
+
+    fn take(&mut self, value: &str, port: &str, at: &Range<usize>) -> Result<(), Wrong> {
+        match self.by.insert(value.to_owned(), port.to_owned()) {
+            None => Ok(()),
+            Some(port) => {
+                Err((Some(at.clone()), Problem::Duplicate { what: self.what, value: value.to_owned(), port }))
+            }
+        }
+    }
+}
+
+fn kernel_interface(
+    raw: Option<Spanned<raw::KernelInterface>>,
+    port: &str,
+    port_at: &Range<usize>,
+) -> Result<Option<(String, Range<usize>)>, Wrong> {
+    let (name, at) = match raw.map(|r| (r.span(), r.into_inner())) {
+        None | Some((_, raw::KernelInterface::Wanted(true))) => (port.to_owned(), port_at.clone()),
+        Some((_, raw::KernelInterface::Wanted(false))) => return Ok(None),
+        Some((at, raw::KernelInterface::Name(name))) => (name, at),
+    };
+    // What dev_valid_name() of the kernel takes; '%' is taken for a pattern.
+    let valid = (1..=MAX_INTERFACE_NAME).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%'));
+    if valid { Ok(Some((name, at))) } else { Err((Some(at), Problem::InterfaceName(name))) }
+}
+
+fn routes(raw: Vec<raw::Route>, ports: &[Port]) -> Result<Vec<Route>, Wrong> {
+    let mut routes: Vec<Route> = Vec::new();
+    for route in raw {
+        let (at, given) = (Some(route.to.span()), route.to.get_ref().clone());
+        let to = network(route.to)?;
+        if to != to.trunc() {
+            return Err((at, Problem::HostBits { given, meant: to.trunc() }));
+        }
+        if routes.iter().any(|r| r.to == to) {
+            return Err((at, Problem::GivenTwice(format!("a route to {to}"))));
+        }
+        let via = match route.via {
+            None => None,
+            Some(text) => {
+                let at = Some(text.span());
+                let via = host(text)?;
+                if matches!((to, via), (IpNet::V6(_), IpAddr::V4(_))) {
+                    return Err((at, Problem::GatewayFamily(via)));
+                }
+                Some(via)
+            }
+        };
+        let command = |dev: &str| match via {
+            Some(via) => format!("ip route add {to} via {via} dev {dev}"),
+            None => format!("ip route add {to} dev {dev}"),
+        };
+        routes.push(Route { to, via, port: fixed_port(route.port, ports, command)? });
+    }
+    Ok(routes)
+}
+
+fn neighbours(raw: Vec<raw::Neighbour>, ports: &[Port]) -> Result<Vec<Neighbour>, Wrong> {
+    let mut neighbours: Vec<Neighbour> = Vec::new();
+    for neighbour in raw {
+        let at = Some(neighbour.address.span());
+        let address = host(neighbour.address)?;
+        let mac = match neighbour.mac.get_ref().parse::<MacAddr>() {
+            Ok(mac) if !mac.is_group() && mac != MacAddr::default() => mac,
+            _ => return Err((Some(neighbour.mac.span()), Problem::Mac(neighbour.mac.into_inner()))),
+        };
+        let command = |dev: &str| format!("ip neigh replace {address} lladdr {mac} dev {dev}");
+        let port = fixed_port(neighbour.port, ports, command)?;
+        if neighbours.iter().any(|n| n.address == address && n.port == port) {
+            return Err((at, Problem::GivenTwice(format!("neighbour {address}"))));
+        }
+        neighbours.push(Neighbour { address, mac, port });
+    }
+    Ok(neighbours)
+}
+
+/// The port of that name, if it has no kernel interface; `command` is what to type in Linux if it has one.
+fn fixed_port(
+    name: Spanned<String>,
+    ports: &[Port],
+    command: impl Fn(&str) -> String,
+) -> Result<PortId, Wrong> {
+    let (at, name) = (Some(name.span()), name.into_inner());
+    let Some((index, port)) = ports.iter().enumerate().find(|(_, p)| p.name == name) else {
+        let nearest = nearest(&name, ports.iter().map(|p| p.name.clone()));
+        return Err((at, Problem::UnknownPort { name, nearest }));
+    };
+    match &port.kernel_interface {
+        None => Ok(PortId(index as u16)),
+        Some(dev) => Err((at, Problem::LinuxDecides { command: command(dev), port: name })),
+    }
+}
+
+fn network(text: Spanned<String>) -> Result<IpNet, Wrong> {
+    text.get_ref().parse().map_err(|_| (Some(text.span()), Problem::Network(text.get_ref().clone())))
+}
+
+fn host(text: Spanned<String>) -> Result<IpAddr, Wrong> {
+    let (at, text) = (Some(text.span()), text.into_inner());
+    match text.parse::<IpAddr>() {
+        Err(_) => Err((at, Problem::Address(text))),
+        Ok(a) if a.is_unspecified() || a.is_multicast() || a == IpAddr::from([255; 4]) => {
+            Err((at, Problem::NotAHost(text)))
+        }
+        Ok(address) => Ok(address),
+    }
+}

@@ -1,0 +1,100 @@
+//! The configuration file as it is written: every key with the place it was read from, nothing checked but its type.
+//!
+//! It exists so that [`super::check`] can say which line is wrong. Nothing else may use it.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub control: Control,
+    #[serde(default)]
+    pub eal: Eal,
+    pub workers: Option<Workers>,
+    #[serde(default)]
+    pub connections: Connections,
+    #[serde(default)]
+    pub port: Vec<Port>,
+    #[serde(default)]
+    pub route: Vec<Route>,
+    #[serde(default)]
+    pub neighbour: Vec<Neighbour>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Control {
+    pub socket: Option<Spanned<String>>,
+    pub mode: Option<Spanned<String>>,
+    pub group: Option<Spanned<Account>>,
+    pub change: Option<Vec<Spanned<Account>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a name in quotes or a number")]
+pub(super) enum Account {
+    Id(i64),
+    Name(String),
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Eal {
+    #[serde(default)]
+    pub arguments: Vec<String>,
+    #[serde(default)]
+    pub huge_pages: super::HugePages,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Workers {
+    pub cores: Spanned<Vec<Spanned<i64>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Connections {
+    pub buckets: Option<Spanned<i64>>,
+    pub capacity: Option<Spanned<i64>>,
+    pub destinations: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Port {
+    pub name: Spanned<String>,
+    pub device: Spanned<String>,
+    pub descriptors: Option<Spanned<i64>>,
+    pub mtu: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub promiscuous: bool,
+    pub kernel_interface: Option<Spanned<KernelInterface>>,
+    #[serde(default)]
+    pub addresses: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected the interface's name in quotes, or false for none")]
+pub(super) enum KernelInterface {
+    Wanted(bool),
+    Name(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    pub to: Spanned<String>,
+    pub via: Option<Spanned<String>>,
+    pub port: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Neighbour {
+    pub address: Spanned<String>,
+    pub mac: Spanned<String>,
+    pub port: Spanned<String>,
+}

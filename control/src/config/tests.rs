@@ -1,0 +1,296 @@
+use super::*;
+
+const LEAST: &str = "[workers]\ncores = [1]\n[[port]]\nname = \"wan\"\ndevice = \"0000:3b:00.0\"\n";
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("director.toml"), &[0, 1, 2])
+}
+
+fn error(text: &str) -> String {
+    let error = parse(text).unwrap_err().to_string();
+    assert!(!error.contains('\n'), "one line: {error}");
+    error
+}
+
+#[test]
+fn the_least_file_gets_every_default() {
+    let config = parse(LEAST).unwrap();
+    assert_eq!(
+        config,
+        Config {
+            control: Control {
+                socket: "/run/director/director.sock".into(),
+                mode: 0o660,
+                group: None,
+                change: vec![Account::Id(0)],
+            },
+            eal: Eal { arguments: vec![], huge_pages: HugePages::Auto },
+            cores: vec![1],
+            connections: Connections { buckets: 524_288, capacity: 1_048_576, destinations: 65_536 },
+            ports: vec![Port {
+                name: "wan".into(),
+                device: "0000:3b:00.0".into(),
+                descriptors: None,
+                mtu: None,
+                promiscuous: false,
+                kernel_interface: Some("wan".into()),
+                addresses: vec![],
+            }],
+            routes: vec![],
+            neighbours: vec![],
+        }
+    );
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(
+        r#"
+[control]
+socket = "/tmp/d.sock"
+mode = "0600"
+group = "lb"
+change = ["root", "1001", 1002]
+[eal]
+arguments = ["--in-memory"]
+huge_pages = "require"
+[workers]
+cores = [2, 1]
+[connections]
+buckets = 4096
+capacity = 100000
+destinations = 100
+[[port]]
+name = "wan"
+device = "0000:3b:00.0"
+descriptors = 512
+mtu = 9000
+promiscuous = true
+kernel_interface = "wan0"
+addresses = ["198.51.100.8/24", "2001:db8::8/64"]
+[[port]]
+name = "a port with a long name"
+device = "net_null0"
+kernel_interface = false
+[[route]]
+to = "0.0.0.0/0"
+via = "192.0.2.1"
+port = "a port with a long name"
+[[route]]
+to = "192.0.2.0/24"
+port = "a port with a long name"
+[[neighbour]]
+address = "192.0.2.1"
+mac = "02:00:00:00:00:01"
+port = "a port with a long name"
+"#,
+    )
+    .unwrap();
+    assert_eq!(config.control.socket, Path::new("/tmp/d.sock"));
+    assert_eq!(config.control.mode, 0o600);
+    assert_eq!(config.control.group, Some(Account::Name("lb".into())));
+    assert_eq!(config.control.change, [Account::Name("root".into()), Account::Id(1001), Account::Id(1002)]);
+    assert_eq!(config.eal, Eal { arguments: vec!["--in-memory".into()], huge_pages: HugePages::Require });
+    assert_eq!(config.cores, [2, 1]);
+    assert_eq!(config.connections, Connections { buckets: 4096, capacity: 100_000, destinations: 100 });
+    let [wan, other] = &config.ports[..] else { panic!("two ports") };
+    assert_eq!((wan.descriptors, wan.mtu, wan.promiscuous), (NonZeroU16::new(512), Some(9000), true));
+    assert_eq!(wan.kernel_interface.as_deref(), Some("wan0"));
+    assert_eq!(wan.addresses, ["198.51.100.8/24".parse().unwrap(), "2001:db8::8/64".parse().unwrap()]);
+    assert_eq!(other.kernel_interface, None);
+    assert_eq!(config.port("a port with a long name"), Some(PortId(1)));
+    assert_eq!(config.routes.len(), 2);
+    assert_eq!(config.routes[0].via, Some("192.0.2.1".parse().unwrap()));
+    assert_eq!(config.routes[1].port, PortId(1));
+    assert_eq!(config.neighbours[0].mac, MacAddr([2, 0, 0, 0, 0, 1]));
+}
+
+#[test]
+fn buckets_follow_the_capacity() {
+    for (capacity, buckets) in
+        [(1_i64, 1), (1000, 512), (1 << 20, 1 << 19), (2_202_010, 1 << 20), (1 << 31, 1 << 30)]
+    {
+        let config = parse(&format!("{LEAST}[connections]\ncapacity = {capacity}\n")).unwrap();
+        assert_eq!(config.connections.buckets, buckets, "capacity {capacity}");
+    }
+}
+
+/// One row a mistake: what is added to (or put in the place of) the least file, and the line said.
+#[test]
+fn a_mistake_is_told_with_its_line_and_what_to_do() {
+    let port = |keys: &str| format!("{LEAST}{keys}\n");
+    let fixed = |keys: &str| format!("{LEAST}kernel_interface = false\n{keys}\n");
+    let second = |keys: &str| format!("{LEAST}[[port]]\n{keys}\n");
+    let rows = [
+        (
+            port("[control]\nsokcet = \"/x\""),
+            r#"director.toml:7: unknown key "sokcet"; did you mean "socket"?"#,
+        ),
+        (
+            port("promiscous = true"),
+            r#"director.toml:6: unknown key "promiscous"; did you mean "promiscuous"?"#,
+        ),
+        (
+            port("[zebra]"),
+            r#"director.toml:6: unknown key "zebra"; docs/configuration.md lists what there is"#,
+        ),
+        (
+            "[[port]]\nname = \"wan\"\n".into(),
+            r#"director.toml:1: key "device" is missing; add it to this section"#,
+        ),
+        (port("[control]\nmode = 660"), "director.toml:7: invalid type: integer `660`, expected a string"),
+        (port("[control"), "director.toml:6: "),
+        (
+            port("[control]\nmode = \"0999\""),
+            r#"director.toml:7: mode "0999" is not an octal file mode; write it as "0660""#,
+        ),
+        (port("[control]\nmode = \"7777\""), r#"director.toml:7: mode "7777" is not"#),
+        (
+            port("[control]\nsocket = \"run/x\""),
+            r#"director.toml:7: socket "run/x" is not an absolute path of at most 107 bytes; write it as"#,
+        ),
+        (
+            port("[control]\nchange = [\"root\", -1]"),
+            "director.toml:7: -1 cannot be a user or a group; give a name in quotes, or a number",
+        ),
+        (port("[control]\nchange = [true]"), "director.toml:7: expected a name in quotes or a number"),
+        (port("[eal]\nhuge_pages = \"maybe\""), "director.toml:7: unknown variant `maybe`, expected one of"),
+        (
+            "[[port]]\nname = \"a\"\ndevice = \"b\"\n".into(),
+            "director.toml: no cores for workers; add a section [workers] with cores = [2]",
+        ),
+        (
+            "[workers]\ncores = []\n[[port]]\nname = \"a\"\ndevice = \"b\"\n".into(),
+            "director.toml:2: no cores",
+        ),
+        (
+            "[workers]\ncores = [1, 2,\n1]\n[[port]]\nname = \"a\"\ndevice = \"b\"\n".into(),
+            "director.toml:3: core 1 is listed twice; a worker needs a core of its own",
+        ),
+        (
+            "[workers]\ncores = [1, 9]\n[[port]]\nname = \"a\"\ndevice = \"b\"\n".into(),
+            "director.toml:2: core 9 is not on this machine or not in this process's affinity; choose from 0, 1, 2, or",
+        ),
+        (
+            "[workers]\ncores = [-1]\n[[port]]\nname = \"a\"\ndevice = \"b\"\n".into(),
+            "director.toml:2: core -1 is",
+        ),
+        (
+            port("[connections]\nbuckets = 5000"),
+            "director.toml:7: buckets = 5000 is not a power of two; the nearest are 4096 and 8192",
+        ),
+        (port("[connections]\nbuckets = 0"), "director.toml:7: buckets = 0 is out of range"),
+        (
+            port("[connections]\ncapacity = 2147483649"),
+            "director.toml:7: capacity = 2147483649 is out of range; give a number from 1 to 2147483648",
+        ),
+        (
+            port("[connections]\ndestinations = 0"),
+            "director.toml:7: destinations = 0 is out of range; give a number",
+        ),
+        (
+            "[workers]\ncores = [1]\n".into(),
+            "director.toml: no port; add at least one [[port]] with a name and",
+        ),
+        (second("name = \"\"\ndevice = \"b\""), "director.toml:7: name is empty; give it a value"),
+        (second("name = \"b\"\ndevice = \"\""), "director.toml:8: device is empty; give it a value"),
+        (
+            second("name = \"wan\"\ndevice = \"b\""),
+            r#"director.toml:7: name "wan" is already used by port "wan"; each port needs its own"#,
+        ),
+        (
+            second("name = \"lan\"\ndevice = \"0000:3b:00.0\""),
+            r#"director.toml:8: device "0000:3b:00.0" is already used by port "wan"; each port needs its own"#,
+        ),
+        (
+            second("name = \"lan\"\ndevice = \"b\"\nkernel_interface = \"wan\""),
+            r#"director.toml:9: kernel_interface "wan" is already used by port "wan""#,
+        ),
+        (
+            port("descriptors = 0"),
+            "director.toml:6: descriptors = 0 is out of range; give a number from 1 to 65535",
+        ),
+        (port("mtu = 67"), "director.toml:6: mtu = 67 is out of range; give a number from 68 to 65535"),
+        (
+            port("kernel_interface = \"sixteen-bytes-xx\""),
+            r#"director.toml:6: "sixteen-bytes-xx" cannot name an interface: Linux takes 1 to 15 bytes"#,
+        ),
+        (port("kernel_interface = \"a/b\""), r#"director.toml:6: "a/b" cannot name an interface"#),
+        (
+            second("name = \"a long port name\"\ndevice = \"b\""),
+            r#"director.toml:7: "a long port name" cannot name"#,
+        ),
+        (port("kernel_interface = 1"), "director.toml:6: expected the interface's name in quotes, or false"),
+        (
+            port("addresses = [\"198.51.100.8\"]"),
+            r#"director.toml:6: "198.51.100.8" is not an address with the"#,
+        ),
+        (
+            port("addresses = [\"198.51.100.8/24\", \"198.51.100.8/25\"]"),
+            r#"director.toml:6: address "198.51.100.8" is already used by port "wan""#,
+        ),
+        (
+            fixed("addresses = [\"198.51.100.8/24\"]"),
+            r#"director.toml:7: port "wan" has addresses but no kernel interface to put them on"#,
+        ),
+        (
+            fixed("[[route]]\nto = \"192.0.2.1/24\"\nport = \"wan\""),
+            r#"director.toml:8: "192.0.2.1/24" has bits set after its prefix; write it as "192.0.2.0/24""#,
+        ),
+        (
+            fixed("[[route]]\nto = \"::/0\"\nvia = \"192.0.2.1\"\nport = \"wan\""),
+            "director.toml:9: an IPv6 destination cannot be reached by the IPv4 gateway 192.0.2.1",
+        ),
+        (
+            fixed("[[route]]\nto = \"::/0\"\nvia = \"gw\"\nport = \"wan\""),
+            r#"director.toml:9: "gw" is not an IP"#,
+        ),
+        (
+            fixed("[[route]]\nto = \"::/0\"\nport = \"wam\""),
+            r#"director.toml:9: no port is called "wam"; did you mean "wan"?"#,
+        ),
+        (
+            port("[[route]]\nto = \"0.0.0.0/0\"\nvia = \"192.0.2.1\"\nport = \"wan\""),
+            r#"director.toml:9: port "wan" has a kernel interface, so Linux decides; use "ip route add 0.0.0.0/0 via 192.0.2.1 dev wan""#,
+        ),
+        (
+            fixed("[[route]]\nto = \"::/0\"\nport = \"wan\"\n[[route]]\nto = \"::/0\"\nport = \"wan\""),
+            "director.toml:11: a route to ::/0 is given twice",
+        ),
+        (
+            fixed("[[neighbour]]\naddress = \"192.0.2.1\"\nmac = \"01:00:00:00:00:01\"\nport = \"wan\""),
+            r#"director.toml:9: "01:00:00:00:00:01" is not the MAC address of one host; write it as"#,
+        ),
+        (
+            fixed("[[neighbour]]\naddress = \"224.0.0.1\"\nmac = \"02:00:00:00:00:01\"\nport = \"wan\""),
+            r#"director.toml:8: "224.0.0.1" cannot be a neighbour's address; give the address of one host"#,
+        ),
+        (
+            port("[[neighbour]]\naddress = \"192.0.2.1\"\nmac = \"02:00:00:00:00:01\"\nport = \"wan\""),
+            r#"use "ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev wan", or set kernel_interface = false"#,
+        ),
+    ];
+    for (text, expected) in rows {
+        let error = error(&text);
+        assert!(error.contains(expected), "\n in: {text}\nsaid: {error}\nwant: {expected}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Config::load(Path::new("/nonexistent/director.toml"), &[0]).unwrap_err().to_string();
+    assert!(error.starts_with("/nonexistent/director.toml: cannot be read: No such file"), "{error}");
+}
+
+/// What the documentation shows must work: its complete examples, and in them every key there is.
+#[test]
+fn the_documented_examples_are_accepted() {
+    let docs = include_str!("../../../docs/configuration.md");
+    let examples: Vec<_> = docs.split("```toml\n").skip(1).filter_map(|e| e.split("```").next()).collect();
+    assert!(examples.len() >= 3, "found {}", examples.len());
+    for example in examples {
+        if let Err(e) = Config::parse(example, Path::new("docs/configuration.md"), &[0, 1, 2, 3, 4]) {
+            panic!("{e}\n{example}");
+        }
+    }
+}

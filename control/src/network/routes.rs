@@ -1,0 +1,139 @@
+//! Which of Linux's routes counts for each prefix.
+//!
+//! Linux's rules for its own lookup are followed: the table `main`, then (IPv4 only) `default`; the lowest metric of
+//! those that are alive. What cannot be followed hides shorter prefixes all the same, so that no packet takes a way
+//! that Linux would not have taken.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use dataplane::network::NextHop;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType, RouteVia,
+};
+
+use super::Indexes;
+
+const TABLE_DEFAULT: u32 = 253;
+const TABLE_MAIN: u32 = 254;
+
+/// Routes by prefix, ready for [`Network::set_routes`](dataplane::network::Network::set_routes).
+pub(super) type Routes = BTreeMap<IpNet, Option<NextHop>>;
+
+/// A route that Linux could choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    prefix: IpNet,
+    default_table: bool,
+    /// Lower wins.
+    metric: u32,
+    /// The interface and the gateway; `None` where packets end (blackhole) or need what workers do not do.
+    way: Option<(u32, Option<IpAddr>)>,
+}
+
+impl Candidate {
+    /// `None` for what Linux would pass over, and for what is none of a worker's business.
+    pub fn read(message: &RouteMessage) -> Option<Self> {
+        let header = &message.header;
+        if header.source_prefix_length != 0 || header.tos != 0 || header.flags.contains(RouteFlags::Cloned) {
+            return None;
+        }
+        let ends = match header.kind {
+            RouteType::Unicast => false,
+            RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => true,
+            _ => return None,
+        };
+        let (mut table, mut metric, mut destination) = (u32::from(header.table), 0, None);
+        let (mut hops, mut encapsulated) = (None, false);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Table(t) => table = *t,
+                RouteAttribute::Priority(m) => metric = *m,
+                RouteAttribute::Destination(RouteAddress::Inet(a)) => destination = Some(IpAddr::V4(*a)),
+                RouteAttribute::Destination(RouteAddress::Inet6(a)) => destination = Some(IpAddr::V6(*a)),
+                RouteAttribute::MultiPath(list) => hops = Some(list),
+                RouteAttribute::EncapType(_) => encapsulated = true,
+                _ => {}
+            }
+        }
+        let length = header.destination_prefix_length;
+        let prefix: IpNet = match (header.address_family, destination) {
+            (AddressFamily::Inet, None) => Ipv4Net::new([0; 4].into(), length).ok()?.into(),
+            (AddressFamily::Inet6, None) => Ipv6Net::new([0; 16].into(), length).ok()?.into(),
+            (_, Some(address)) => IpNet::new(address, length).ok()?,
+            _ => return None,
+        };
+        // Every interface has its own; none of them can count for all.
+        if matches!(prefix, IpNet::V6(p) if p.addr().is_unicast_link_local()) {
+            return None;
+        }
+        let default_table = match (table, prefix) {
+            (TABLE_MAIN, _) => false,
+            (TABLE_DEFAULT, IpNet::V4(_)) => true,
+            _ => return None,
+        };
+        let way = if ends {
+            None
+        } else if let Some(hops) = hops {
+            let dead = RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown;
+            let hop = hops.iter().find(|h| !h.flags.intersects(dead))?;
+            let plain = !hop.attributes.iter().any(|a| matches!(a, RouteAttribute::EncapType(_)));
+            plain.then(|| (hop.interface_index, gateway(&hop.attributes)))
+        } else if header.flags.intersects(RouteFlags::Dead | RouteFlags::Linkdown) {
+            return None;
+        } else {
+            let out = message.attributes.iter().find_map(|a| match a {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+            out.filter(|_| !encapsulated).map(|index| (index, gateway(&message.attributes)))
+        };
+        Some(Self { prefix, default_table, metric, way })
+    }
+}
+
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|a| match a {
+        RouteAttribute::Gateway(RouteAddress::Inet(a)) | RouteAttribute::Via(RouteVia::Inet(a)) => {
+            Some(IpAddr::V4(*a))
+        }
+        RouteAttribute::Gateway(RouteAddress::Inet6(a)) | RouteAttribute::Via(RouteVia::Inet6(a)) => {
+            Some(IpAddr::V6(*a))
+        }
+        _ => None,
+    })
+}
+
+/// The route that counts for each prefix. Of equal ones the first in Linux's order does.
+pub(super) fn select(candidates: &[Candidate], indexes: &Indexes) -> Routes {
+    let mut main: BTreeMap<IpNet, &Candidate> = BTreeMap::new();
+    let mut default: BTreeMap<IpNet, &Candidate> = BTreeMap::new();
+    for candidate in candidates {
+        let table = if candidate.default_table { &mut default } else { &mut main };
+        let best = table.entry(candidate.prefix).or_insert(candidate);
+        if candidate.metric < best.metric {
+            *best = candidate;
+        }
+    }
+    // The table `default` is asked only where nothing at all in `main` matched, however short.
+    default.retain(|prefix, _| {
+        let mut around = Some(*prefix);
+        while let Some(p) = around {
+            if main.contains_key(&p) {
+                return false;
+            }
+            around = p.supernet();
+        }
+        true
+    });
+    let hop = |candidate: &Candidate| {
+        let (index, gateway) = candidate.way?;
+        Some(NextHop { port: indexes.port(index)?, gateway })
+    };
+    main.into_iter().chain(default).map(|(prefix, candidate)| (prefix, hop(candidate))).collect()
+}
+
+#[cfg(test)]
+mod tests;

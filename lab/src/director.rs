@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::json;
 
 use crate::counters::Counters;
@@ -75,9 +75,8 @@ impl Director {
         let process = lab.director.start(command, "director")?;
         let mut director =
             Self { process, notifications, socket: configuration.socket.clone(), mode: lab.mode };
-        director
-            .wait_for("READY=1", START_LIMIT)
-            .with_context(|| format!("director's log:\n{}", director.log_tail()))?;
+        let ready = director.wait_for("READY=1", START_LIMIT);
+        ready.map_err(|error| director.blame(&error))?;
         Ok(director)
     }
 
@@ -105,6 +104,11 @@ impl Director {
                 Err(error) => return Err(error).context("cannot read director's notifications"),
             }
         }
+    }
+
+    /// The error, followed by the end of director's log.
+    pub fn blame(&self, error: &anyhow::Error) -> anyhow::Error {
+        anyhow!("{error:#}\ndirector's log ends so:\n{}", self.process.log_tail())
     }
 
     /// `lbctl` with these words, parted by blanks; returns its output.
@@ -198,19 +202,19 @@ impl Director {
     /// When it has ended.
     pub fn check_alive(&mut self) -> Result<()> {
         match self.process.ended()? {
-            Some(status) => bail!("director has ended ({status}):\n{}", self.log_tail()),
+            Some(status) => Err(self.blame(&anyhow!("director has ended ({status})"))),
             None => Ok(()),
         }
+    }
+
+    /// Where it logs to.
+    pub fn log_path(&self) -> &Path {
+        self.process.log_path()
     }
 
     /// All it has logged.
     pub fn log(&self) -> String {
         self.process.log()
-    }
-
-    /// The last lines it has logged.
-    pub fn log_tail(&self) -> String {
-        self.process.log_tail()
     }
 
     /// Sends SIGTERM, waits for the notice STOPPING=1 and for the end.

@@ -17,7 +17,7 @@
 //!
 //! The way to read it: [`lifetime`] (what is taken down and when), [`process`] and [`host`] (commands in a namespace),
 //! [`topology`] (who is wired to whom, and why), [`server`] (nginx), [`director`] (the daemon under test and `lbctl`),
-//! [`capture`] (what was on a wire), [`counters`], [`list`].
+//! [`capture`] and [`steps`] (what was on the wires), [`counters`], [`list`].
 
 pub mod capture;
 pub mod counters;
@@ -27,6 +27,7 @@ pub mod lifetime;
 pub mod list;
 pub mod process;
 pub mod server;
+pub mod steps;
 pub mod topology;
 
 pub use capture::{Capture, Frame};

@@ -101,6 +101,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Where both its outputs go.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
     /// What it has written so far to either output.
     pub fn log(&self) -> String {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()

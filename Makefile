@@ -12,7 +12,7 @@ KEEP ?=
 .PHONY: help demo stop test deps root build check test-unit test-loom test-e2e
 
 help:
-	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 demo: root deps
 	cargo build --release -p director -p control -p lab --bins

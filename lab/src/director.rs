@@ -217,6 +217,15 @@ impl Director {
         self.process.log()
     }
 
+    /// Ends it with SIGKILL: what it made stays behind.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.signal(rustix::process::Signal::KILL)?;
+        self.process.wait(Duration::from_secs(5)).map(drop)
+    }
+
     /// Sends SIGTERM, waits for the notice STOPPING=1 and for the end.
     ///
     /// # Errors
@@ -234,7 +243,7 @@ impl Director {
 #[derive(Debug, Clone)]
 pub struct Configuration {
     /// The file's content.
-    pub table: toml::Table,
+    pub table: serde_json::Value,
     socket: PathBuf,
 }
 
@@ -242,7 +251,7 @@ impl Configuration {
     /// The right configuration: the lab's ports, one worker on the last core, no huge pages, nothing shared with other labs.
     ///
     /// # Errors
-    /// Never, unless the lab's paths are not Unicode.
+    /// When the system does not say which cores there are.
     pub fn new(lab: &Lab, wire: Wire) -> Result<Self> {
         let socket = lab.directory().join("director.sock");
         let ports = lab.ports.iter().enumerate();
@@ -266,7 +275,18 @@ impl Configuration {
             "connections": { "capacity": 65536 },
             "port": ports,
         });
-        Ok(Self { table: serde_json::from_value(table).context("the configuration is not a table")?, socket })
+        Ok(Self { table, socket })
+    }
+
+    /// Sets the value at a JSON pointer (`/port/0/device`), adding the last key if it is not there.
+    ///
+    /// # Errors
+    /// When there is nothing to hold the key.
+    pub fn set(&mut self, pointer: &str, value: serde_json::Value) -> Result<()> {
+        let (parent, key) = pointer.rsplit_once('/').context("a JSON pointer begins with a slash")?;
+        let holder = self.table.pointer_mut(parent).and_then(|parent| parent.as_object_mut());
+        holder.with_context(|| format!("no table at {parent}"))?.insert(key.to_owned(), value);
+        Ok(())
     }
 
     /// Puts it in the lab's directory.

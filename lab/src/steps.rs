@@ -76,8 +76,8 @@ impl Watch {
 }
 
 impl FourSteps {
-    /// Checks that this is direct routing: step 2 changes the MAC addresses and nothing else that is recorded here but the
-    /// real server's choice; steps 3 and 4 are one frame; no reply passes director.
+    /// Checks that this is direct routing: step 2 changes the MAC addresses and, of all else that is recorded here, at most
+    /// the TTL (IPVS decrements it in every forwarding method); steps 3 and 4 are one frame; no reply passes director.
     ///
     /// # Errors
     /// What was otherwise.
@@ -86,6 +86,7 @@ impl FourSteps {
         let only_macs_differ = Frame {
             source_mac: request.source_mac,
             destination_mac: request.destination_mac,
+            ttl: request.ttl,
             ..forwarded.clone()
         };
         ensure!(
@@ -126,7 +127,7 @@ impl FourSteps {
         let server = lab.owner_of(self.reply.source_mac)?;
         let rows = [
             ("client", &self.request, "the client asks the VIP"),
-            (server.as_str(), &self.forwarded, "director changes the MACs, nothing else"),
+            (server.as_str(), &self.forwarded, "director changes the MACs, not the IPs"),
             (server.as_str(), &self.reply, "the server answers as the VIP"),
             ("client", &self.arrived, "straight to the client, past director"),
         ];

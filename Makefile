@@ -1,0 +1,49 @@
+# Two commands: `make demo` shows director at work, `make test` passes every test. Both install what is missing first (Debian 12)
+# and need root, because they build a lab of network namespaces.
+#
+#   make demo [MODE=nat|dr] [WIRE=af-packet|af-xdp] [KEEP=1]
+#   make stop            takes down the labs that KEEP=1 left up
+
+MODE ?= nat
+WIRE ?= af-packet
+KEEP ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo stop test deps root build check test-unit test-loom test-e2e
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo: root deps
+	cargo build --release -p director -p control -p lab --bins
+	target/release/demo --mode $(MODE) --wire $(WIRE) $(if $(KEEP),--keep)
+
+stop:
+	target/release/demo --stop
+
+test: root deps check test-unit test-loom test-e2e
+
+root:
+	@test "$$(id -u)" = 0 || { echo "please run as root (sudo make ...): the lab makes network namespaces" >&2; exit 1; }
+
+deps:
+	@lab/install-packages
+
+build: deps
+	cargo build --release -p director -p control --bins
+
+check: deps
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+test-unit: deps
+	cargo test --workspace --exclude lab
+	cargo test -p lab --lib
+
+# The connection table under every interleaving that loom can find. Its own target directory, because the flag rebuilds everything.
+test-loom:
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p dataplane --release --test loom
+
+# One after the other: each lab's director wants a core for itself.
+test-e2e: root build
+	cargo test -p lab --release -- --test-threads=1

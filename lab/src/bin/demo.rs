@@ -1,0 +1,208 @@
+//! `make demo`: real HTTP requests, balanced over two real web servers by director, with everything that is typed shown.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, ValueEnum};
+use lab::steps::Watch;
+use lab::topology::{SERVERS, VIP};
+use lab::{Director, Lab, Mode, Wire, lifetime, list, wait_until};
+
+/// How many requests the demo sends.
+const REQUESTS: usize = 66;
+
+/// Balances real HTTP requests over two real web servers in a lab of network namespaces.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How director forwards.
+    #[arg(long, value_enum, default_value = "nat")]
+    mode: ModeArgument,
+    /// What director's DPDK ports sit on.
+    #[arg(long, value_enum, default_value = "af-packet")]
+    wire: WireArgument,
+    /// Leave the lab up at the end.
+    #[arg(long)]
+    keep: bool,
+    /// Take down a lab that was left up (every one, if no id is given) and do nothing else.
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "all")]
+    stop: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ModeArgument {
+    /// Masquerading: director rewrites addresses, replies come back through it.
+    Nat,
+    /// Direct routing: director rewrites the frame header only, replies go past it.
+    Dr,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WireArgument {
+    /// Packet sockets.
+    AfPacket,
+    /// XDP sockets.
+    AfXdp,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match &arguments.stop {
+        Some(id) => stop(id),
+        None => demo(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\ndemo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(arguments: &Arguments) -> Result<()> {
+    let mode = match arguments.mode {
+        ModeArgument::Nat => Mode::Nat,
+        ModeArgument::Dr => Mode::Dr,
+    };
+    let wire = match arguments.wire {
+        WireArgument::AfPacket => Wire::AfPacket,
+        WireArgument::AfXdp => Wire::AfXdp,
+    };
+
+    step("Building the lab: a client, director, two nginx servers, a switch between them");
+    let lab = Lab::new(mode).context("building the lab")?;
+    println!("    client {} · VIP {VIP} · r1 {} · r2 {}", lab::topology::CLIENT, SERVERS[0], SERVERS[1]);
+
+    step("Starting director");
+    let director = Director::start(&lab, wire).context("starting director")?;
+    for (index, port) in lab.ports.iter().enumerate() {
+        println!(
+            "    port {}: {}, for Linux: {}",
+            port.name,
+            wire.device(index, port.device),
+            port.kernel_interface
+        );
+    }
+
+    let shown = show(&lab, &director);
+    // The lab goes with this function, and director's log with it.
+    shown.map_err(|error| director.blame(&error))?;
+
+    if arguments.keep {
+        return keep(lab, director);
+    }
+    step("Stopping director and taking the lab down");
+    let status = director.stop().context("stopping director")?;
+    ensure!(status.success(), "director ended with {status}");
+    drop(lab);
+    println!("    done; nothing is left");
+    Ok(())
+}
+
+/// The part that is worth watching.
+fn show(lab: &Lab, director: &Director) -> Result<()> {
+    step("Setting up the service");
+    for rule in director.http_rules() {
+        type_lbctl(director, &rule).with_context(|| format!("lbctl {rule}"))?;
+    }
+    let watch = match lab.mode {
+        Mode::Dr => Some(Watch::start(lab).context("capturing")?),
+        Mode::Nat => None,
+    };
+
+    step(&format!("Sending {REQUESTS} HTTP requests: curl http://{VIP}/"));
+    let mut pages = Vec::new();
+    for number in 1..=REQUESTS {
+        let page = lab.client.run(&format!("curl -sS --fail --max-time 10 http://{VIP}/"));
+        pages.push(page.with_context(|| format!("request {number} of {REQUESTS}"))?);
+    }
+
+    step("Who answered");
+    let mut answered = Vec::new();
+    for server in &lab.servers {
+        let name = server.host.name();
+        let seen = pages.iter().filter(|page| page.contains(&server.address)).count();
+        let logged = || server.answered();
+        wait_until(&format!("nginx on {name} has logged {seen} requests"), Duration::from_secs(5), || {
+            Ok(logged()? == seen)
+        })
+        .with_context(|| format!("the client got {seen} pages of {name}"))?;
+        println!(
+            "    {name} ({}): {seen} pages at the client, {seen} requests in nginx's log",
+            server.address
+        );
+        answered.push(seen as u64);
+    }
+    ensure!(answered.iter().sum::<u64>() == REQUESTS as u64, "{REQUESTS} pages, but not all of our servers");
+
+    step("The list");
+    let text = director.list_at_rest()?;
+    println!("$ lbctl -Ln\n{}", text.trim_end_matches('\n'));
+    let inactive: Vec<_> =
+        list::destinations(&text)?.iter().map(|destination| destination.inactive).collect();
+    ensure!(inactive == answered, "the list says {inactive:?}, the servers answered {answered:?}");
+
+    if let Some(watch) = watch {
+        step("One connection on the wires");
+        let steps = watch.finish()?;
+        println!("{}", steps.table(lab)?);
+        steps.check()?;
+        println!(
+            "    {} replies reached the client, {} of them by way of director",
+            steps.replies, steps.replies_by_director
+        );
+    }
+
+    let total = director.check_counters()?.total();
+    let dropped = if total.dropped.values().all(|&count| count == 0) {
+        "0 dropped".to_owned()
+    } else {
+        let named = total.dropped.iter().filter(|(_, count)| **count > 0);
+        named.map(|(name, count)| format!("{count} dropped ({name})")).collect::<Vec<_>>().join(" + ")
+    };
+    step("Every packet accounted for");
+    println!(
+        "    {} received = {} forwarded + {} to Linux + {dropped}",
+        total.received, total.forwarded, total.to_kernel
+    );
+    Ok(())
+}
+
+fn keep(lab: Lab, director: Director) -> Result<()> {
+    step(&format!("The lab {} stays up", lab.id()));
+    let hosts = [&lab.client, &lab.director, &lab.switch]
+        .into_iter()
+        .chain(lab.servers.iter().map(|server| &server.host));
+    for host in hosts {
+        println!("    enter {:<9} ip netns exec {} bash", host.name(), host.namespace());
+    }
+    let lbctl = lab::director::lbctl_binary()?;
+    println!("    type rules      LBCTL_SOCKET={} {} -Ln", director.socket().display(), lbctl.display());
+    println!("    director's log  {}", director.log_path().display());
+    println!("    stop it         {} --stop {}", std::env::current_exe()?.display(), lab.id());
+    lab.keep()?;
+    std::mem::forget(director);
+    Ok(())
+}
+
+fn stop(id: &str) -> Result<()> {
+    let kept = lifetime::kept()?;
+    let wanted: Vec<_> = kept.into_iter().filter(|kept| id == "all" || kept == id).collect();
+    ensure!(!wanted.is_empty() || id == "all", "no lab {id} was left up");
+    for id in wanted {
+        lifetime::remove(&id)?;
+        println!("{id} is taken down");
+    }
+    Ok(())
+}
+
+fn type_lbctl(director: &Director, words: &str) -> Result<()> {
+    println!("$ lbctl {words}");
+    print!("{}", director.lbctl(words)?);
+    Ok(())
+}
+
+fn step(what: &str) {
+    println!("\n── {what}");
+}

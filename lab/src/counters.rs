@@ -1,0 +1,85 @@
+//! director's counters, and the identity they keep.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// What `lbctl counters --json` says. Unknown members are left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Counters {
+    /// One of each worker, in order.
+    pub workers: Vec<Worker>,
+}
+
+/// Packets of one worker since its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Worker {
+    /// Taken from the ports.
+    pub received: u64,
+    /// Sent to a client or a real server.
+    pub forwarded: u64,
+    /// Handed to Linux.
+    pub to_kernel: u64,
+    /// Dropped, by reason.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+impl Counters {
+    /// Reads `lbctl counters --json`.
+    ///
+    /// # Errors
+    /// When it is not of that shape.
+    pub fn parse(json: &str) -> Result<Self> {
+        serde_json::from_str(json).with_context(|| format!("`lbctl counters --json` said {json}"))
+    }
+
+    /// All workers together.
+    pub fn total(&self) -> Worker {
+        self.workers.iter().fold(Worker::default(), |mut sum, worker| {
+            sum.received += worker.received;
+            sum.forwarded += worker.forwarded;
+            sum.to_kernel += worker.to_kernel;
+            for (name, count) in &worker.dropped {
+                *sum.dropped.entry(name.clone()).or_default() += count;
+            }
+            sum
+        })
+    }
+
+    /// Every packet that was received has gone somewhere: `received = forwarded + to_kernel + Σ dropped`, in each worker. Holds
+    /// when no packet is on its way.
+    ///
+    /// # Errors
+    /// The worker for which it does not hold, with its counters.
+    pub fn check_identity(&self) -> Result<()> {
+        ensure!(!self.workers.is_empty(), "director has no workers");
+        for (index, worker) in self.workers.iter().enumerate() {
+            let gone = worker.forwarded + worker.to_kernel + worker.dropped.values().sum::<u64>();
+            ensure!(
+                worker.received == gone,
+                "worker {index}: {} received, {gone} gone: {worker:?}",
+                worker.received
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counters;
+
+    #[test]
+    fn a_packet_that_went_nowhere_is_found() {
+        let json = r#"{"workers":[{"received":9,"forwarded":5,"to_kernel":1,"dropped":{"no_service":2,"truncated":1}},
+            {"received":4,"forwarded":4,"to_kernel":0,"dropped":{}}]}"#;
+        let mut counters = Counters::parse(json).unwrap();
+        counters.check_identity().unwrap();
+        assert_eq!(counters.total().received, 13);
+        counters.workers[1].received += 1;
+        assert!(
+            counters.check_identity().unwrap_err().to_string().starts_with("worker 1: 5 received, 4 gone")
+        );
+    }
+}

@@ -1,0 +1,222 @@
+//! A real server: nginx in a host of its own, with its own configuration, log and pages.
+//!
+//! Each page says who answered. What matters to the tests: the log has a line for each request that was answered, and
+//! `accepted` counts connections as the server's kernel delivered them.
+
+use std::cell::Cell;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::host::Host;
+use crate::process::Process;
+use crate::wait_until;
+
+/// A running nginx. Dropping it ends it.
+#[derive(Debug)]
+pub struct Server {
+    // Dropped first: nginx ends before its host goes.
+    nginx: Process,
+    /// Where it runs.
+    pub host: Host,
+    /// Its own address (the RIP).
+    pub address: String,
+    /// How often [`Server::status`] was asked, each time on a connection of its own.
+    asked: Cell<u64>,
+}
+
+/// One line of the access log: a request that was answered to the last byte or given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Who asked, as the server saw it.
+    pub client: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// Bytes of the body that were sent.
+    pub bytes: u64,
+    /// The number of the connection; requests on one connection share it.
+    pub connection: u64,
+    /// The path with its arguments.
+    pub uri: String,
+    /// Whether the response was sent in full.
+    pub complete: bool,
+}
+
+impl Server {
+    /// Starts nginx on ports 80 of every address of `host` and waits until it answers.
+    ///
+    /// # Errors
+    /// When nginx does not start; its error log is in the error.
+    pub(crate) fn start(host: Host, address: &str) -> Result<Self> {
+        let directory = host.directory().to_owned();
+        let pages = directory.join("pages");
+        fs::create_dir(&pages).with_context(|| format!("cannot make {}", pages.display()))?;
+        fs::write(pages.join("index.html"), format!("this is {} at {address}\n", host.name()))?;
+        let file = directory.join("nginx.conf");
+        fs::write(&file, configuration(&directory.display().to_string()))?;
+        let nginx = host.spawn(&format!(
+            "nginx -e {0}/error.log -p {0} -c {1}",
+            directory.display(),
+            file.display()
+        ))?;
+        let mut server = Self { nginx, host, address: address.to_owned(), asked: Cell::new(0) };
+        server.wait_for_answer().with_context(|| {
+            let errors = fs::read_to_string(directory.join("error.log")).unwrap_or_default();
+            format!("nginx on {} does not answer: {errors}{}", server.host.name(), server.nginx.log_tail())
+        })?;
+        Ok(server)
+    }
+
+    fn wait_for_answer(&mut self) -> Result<()> {
+        wait_until("nginx answers on its own host", Duration::from_secs(10), || {
+            anyhow::ensure!(self.nginx.ended()?.is_none(), "nginx has ended");
+            Ok(self.status().is_ok())
+        })
+    }
+
+    /// Puts a file of `megabytes` MB of random bytes under the path `/<name>`. Asked for with `?rate=<bytes a second>`, it is
+    /// sent slowly.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn put_random_file(&self, name: &str, megabytes: u32) -> Result<()> {
+        let path = self.host.directory().join("pages").join(name);
+        crate::process::run("sh", ["-c", &format!("head -c {megabytes}M /dev/urandom > {}", path.display())])
+            .map(drop)
+    }
+
+    /// Puts the same file that another server has under the same path.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn put_copy_of(&self, other: &Self, name: &str) -> Result<()> {
+        let [from, to] = [other, self].map(|server| server.host.directory().join("pages").join(name));
+        fs::hard_link(&from, &to)
+            .with_context(|| format!("cannot link {} to {}", from.display(), to.display()))
+    }
+
+    /// The SHA-256 of a file it serves, in hexadecimal.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn sha256(&self, name: &str) -> Result<String> {
+        let path = self.host.directory().join("pages").join(name);
+        let line = crate::process::run("sha256sum", [&path])?;
+        line.split_ascii_whitespace().next().map(str::to_owned).context("sha256sum said nothing")
+    }
+
+    /// Every request so far, as nginx logged it.
+    ///
+    /// # Errors
+    /// When a line of the log is not what the configuration asks for.
+    pub fn requests(&self) -> Result<Vec<Request>> {
+        let log =
+            fs::read_to_string(self.host.directory().join("access.log")).context("nginx's access log")?;
+        // The last line may still be in the writing.
+        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+        whole.lines().map(|line| parse(line).with_context(|| format!("nginx logged `{line}`"))).collect()
+    }
+
+    /// How many requests have been answered with status 200 and in full.
+    ///
+    /// # Errors
+    /// As [`Server::requests`].
+    pub fn answered(&self) -> Result<usize> {
+        Ok(self.requests()?.iter().filter(|request| request.status == 200 && request.complete).count())
+    }
+
+    /// How many connections nginx has accepted from the lab, not counting those that asked for this very number.
+    ///
+    /// # Errors
+    /// When nginx does not answer.
+    pub fn accepted(&self) -> Result<u64> {
+        // The third line: ` accepts handled requests`.
+        let status = self.status()?;
+        let numbers = status.lines().nth(2).context("no counters in nginx's status")?;
+        let accepts: u64 =
+            numbers.split_ascii_whitespace().next().context("no counter in nginx's status")?.parse()?;
+        Ok(accepts - self.asked.get())
+    }
+
+    fn status(&self) -> Result<String> {
+        let page = self.host.run("curl -sf --max-time 5 http://127.0.0.1:8080/")?;
+        self.asked.set(self.asked.get() + 1);
+        Ok(page)
+    }
+
+    /// Gives the server's interface another link-layer address and tells the neighbours, as a machine does that takes over.
+    ///
+    /// # Errors
+    /// When the interface refuses.
+    pub fn change_mac(&self, mac: &str) -> Result<()> {
+        self.host.sysctl("net.ipv4.conf.eth0.arp_notify", "1")?;
+        self.host.ip(&format!("link set eth0 address {mac}")).map(drop)
+    }
+}
+
+fn configuration(directory: &str) -> String {
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("    {name}_temp_path {directory}/{name};\n"))
+        .concat();
+    format!(
+        r#"daemon off;
+user root;
+worker_processes 1;
+pid {directory}/nginx.pid;
+events {{ worker_connections 4096; }}
+http {{
+{temporary}
+    sendfile on;
+    keepalive_timeout 300s;
+    keepalive_requests 1000000;
+    client_header_timeout 300s;
+    default_type text/plain;
+    log_format lab '$remote_addr $status $body_bytes_sent $connection $request_uri $request_completion';
+    server {{
+        listen 80 backlog=4096;
+        access_log {directory}/access.log lab;
+        root {directory}/pages;
+        limit_rate $arg_rate;
+    }}
+    server {{
+        listen 127.0.0.1:8080;
+        access_log off;
+        location / {{ stub_status; }}
+    }}
+}}
+"#
+    )
+}
+
+fn parse(line: &str) -> Option<Request> {
+    let mut words = line.split(' ');
+    Some(Request {
+        client: words.next()?.to_owned(),
+        status: words.next()?.parse().ok()?,
+        bytes: words.next()?.parse().ok()?,
+        connection: words.next()?.parse().ok()?,
+        uri: words.next()?.to_owned(),
+        complete: words.next() == Some("OK"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Request, parse};
+
+    #[test]
+    fn a_log_line_is_a_request() {
+        let request = |bytes, complete| Request {
+            client: "198.51.100.100".into(),
+            status: 200,
+            bytes,
+            connection: 7,
+            uri: "/big?rate=1m".into(),
+            complete,
+        };
+        assert_eq!(parse("198.51.100.100 200 22 7 /big?rate=1m OK"), Some(request(22, true)));
+        assert_eq!(parse("198.51.100.100 200 3 7 /big?rate=1m "), Some(request(3, false)));
+        assert_eq!(parse("nonsense"), None);
+    }
+}

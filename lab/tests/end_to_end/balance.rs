@@ -1,0 +1,110 @@
+//! Requests are shared out as the scheduler says, and the list, the servers and the client agree on it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lab::topology::{CLIENT, VIP};
+use lab::{Mode, Wire, list, process, steps, wait_until};
+
+use crate::Scene;
+
+/// The list that the issue of this project began with.
+fn expected_list(forward: &str) -> String {
+    format!(
+        "IP Virtual Server version 1.2.1 (size=4096)\n\
+         Prot LocalAddress:Port Scheduler Flags\n  \
+           -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n\
+         TCP  198.51.100.8:80 rr\n  \
+           -> 192.0.2.9:80                 {forward:<7} 1      0          33        \n  \
+           -> 192.0.2.10:80                {forward:<7} 1      0          33        \n"
+    )
+}
+
+fn get(scene: &Scene, requests: usize) -> Result<BTreeMap<String, usize>> {
+    let mut pages = BTreeMap::new();
+    for _ in 0..requests {
+        *pages
+            .entry(scene.lab.client.run(&format!("curl -sSf --max-time 10 http://{VIP}/"))?)
+            .or_default() += 1;
+    }
+    Ok(pages)
+}
+
+fn share_out_66_requests(scene: &Scene, forward: &str) -> Result<()> {
+    let pages = get(scene, 66)?;
+    assert_eq!(pages.into_values().collect::<Vec<_>>(), [33, 33], "pages at the client");
+    for server in &scene.lab.servers {
+        wait_until("nginx has logged 33 requests", Duration::from_secs(5), || Ok(server.answered()? == 33))?;
+        assert!(
+            server.requests()?.iter().all(|request| request.client == CLIENT),
+            "servers see the client's address"
+        );
+    }
+    assert_eq!(scene.director.list_at_rest()?, expected_list(forward));
+    assert_eq!(list::connections(&scene.director.lbctl("-Ln --stats --exact")?)?, [33, 33]);
+    scene.director.check_counters()?;
+    Ok(())
+}
+
+#[test]
+fn nat_shares_out_66_requests() -> Result<()> {
+    share_out_66_requests(&Scene::new(Mode::Nat, Wire::AfPacket)?, "Masq")
+}
+
+#[test]
+fn nat_shares_out_66_requests_over_xdp() -> Result<()> {
+    share_out_66_requests(&Scene::new(Mode::Nat, Wire::AfXdp)?, "Masq")
+}
+
+#[test]
+fn direct_routing_shares_out_66_requests_and_changes_no_address_but_macs() -> Result<()> {
+    let scene = Scene::new(Mode::Dr, Wire::AfPacket)?;
+    let watch = steps::Watch::start(&scene.lab)?;
+    share_out_66_requests(&scene, "Route")?;
+    watch.finish()?.check()
+}
+
+#[test]
+fn direct_routing_shares_out_66_requests_over_xdp() -> Result<()> {
+    share_out_66_requests(&Scene::new(Mode::Dr, Wire::AfXdp)?, "Route")
+}
+
+#[test]
+fn nat_decrements_the_ttl_and_hides_the_servers() -> Result<()> {
+    let scene = Scene::new(Mode::Nat, Wire::AfPacket)?;
+    let [at_client, at_servers] = [scene.lab.capture("client")?, scene.lab.capture("lan")?];
+    get(&scene, 4)?;
+    let [at_client, at_servers] = [at_client.finish()?, at_servers.finish()?];
+    for frame in &at_client {
+        let addresses = [frame.source.to_string(), frame.destination.to_string()];
+        assert!(addresses.contains(&CLIENT.to_owned()) && addresses.contains(&VIP.to_owned()), "{frame:?}");
+        assert!(!frame.rst, "{frame:?}");
+    }
+    let from_client = |frame: &&lab::Frame| frame.source.to_string() == CLIENT;
+    let sent = at_client.iter().find(from_client).context("nothing from the client")?;
+    let arrived = at_servers.iter().find(from_client).context("nothing at the servers")?;
+    assert_eq!(arrived.ttl, sent.ttl - 1);
+    Ok(())
+}
+
+#[test]
+fn lbctl_is_a_drop_in_under_the_name_ipvsadm() -> Result<()> {
+    let scene = Scene::new(Mode::Nat, Wire::AfPacket)?;
+    let ipvsadm = scene.lab.directory().join("ipvsadm");
+    std::os::unix::fs::symlink(lab::director::lbctl_binary()?, &ipvsadm)?;
+    let run = |words: &str| {
+        let mut command = std::process::Command::new(&ipvsadm);
+        process::run_command(command.args(words.split(' ')).env("LBCTL_SOCKET", scene.director.socket()))
+    };
+    run("-e -t 198.51.100.8:80 -r 192.0.2.9:80 -m -w 7")?;
+    assert_eq!(run("-Ln")?, scene.director.lbctl("-Ln")?);
+    let saved = run("-S -n")?;
+    assert_eq!(
+        saved,
+        "-A -t 198.51.100.8:80 -s rr\n\
+         -a -t 198.51.100.8:80 -r 192.0.2.9:80 -m -w 7\n\
+         -a -t 198.51.100.8:80 -r 192.0.2.10:80 -m -w 1\n"
+    );
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! 10,000 requests, 64 at once, and not one of them fails or is forgotten in a counter.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lab::topology::VIP;
+use lab::{Mode, Wire, list, wait_until};
+use rustix::process::Signal;
+
+use crate::Scene;
+
+const REQUESTS: usize = 10_000;
+const AT_ONCE: u64 = 64;
+
+fn ten_thousand_requests(scene: &Scene) -> Result<()> {
+    let script = scene.lab.client.directory().join("ten_thousand.lua");
+    std::fs::write(&script, include_str!("ten_thousand.lua"))?;
+    let [first, second] = &scene.lab.servers;
+    let line = format!("wrk -t1 -c{AT_ONCE} -d300s --timeout 10s -s {} http://{VIP}/", script.display());
+    let mut wrk = scene.lab.client.spawn(&line)?;
+    wait_until("10,000 requests are answered", Duration::from_secs(120), || {
+        Ok(first.answered()? + second.answered()? >= REQUESTS)
+    })
+    .with_context(|| format!("{:?} answered", [first.answered(), second.answered()]))?;
+    // The last answers are on their way to the client, and it opens its idle connections.
+    let accepted = || -> Result<_> { Ok([first.accepted()?, second.accepted()?]) };
+    wait_until("the idle connections stand", Duration::from_secs(10), || {
+        Ok(accepted()?.iter().sum::<u64>() == REQUESTS as u64 + AT_ONCE)
+    })
+    .with_context(|| format!("{:?} connections accepted", accepted()))?;
+    wrk.signal(Signal::INT)?;
+    wrk.wait(Duration::from_secs(10))?;
+    assert!(wrk.log().contains(&format!("requests={REQUESTS} errors=0\n")), "{}", wrk.log());
+
+    let counted = list::connections(&scene.director.lbctl("-Ln --stats --exact")?)?;
+    assert_eq!(counted, accepted()?, "connections of each server, by director and by nginx");
+    assert_eq!(first.answered()? + second.answered()?, REQUESTS);
+    assert!(counted[0].abs_diff(counted[1]) <= 1, "round robin is exact: {counted:?}");
+    let inactive: u64 =
+        list::destinations(&scene.director.list_at_rest()?)?.iter().map(|server| server.inactive).sum();
+    assert_eq!(inactive, REQUESTS as u64 + AT_ONCE);
+    scene.director.check_counters()?;
+    Ok(())
+}
+
+/// Two labs at once, which also shows that they do not disturb each other.
+#[test]
+fn ten_thousand_requests_by_nat_and_by_direct_routing_and_none_is_left_after_its_timeout() -> Result<()> {
+    let scenes = [Scene::new(Mode::Nat, Wire::AfPacket)?, Scene::new(Mode::Dr, Wire::AfPacket)?];
+    for scene in &scenes {
+        ten_thousand_requests(scene).with_context(|| format!("{:?}", scene.lab.mode))?;
+    }
+    for scene in &scenes {
+        // TIME_WAIT and FIN_WAIT last two minutes.
+        wait_until("every connection has expired", Duration::from_secs(150), || {
+            let servers = list::destinations(&scene.director.lbctl("-Ln")?)?;
+            Ok(servers.iter().all(|server| server.active + server.inactive == 0))
+        })
+        .with_context(|| format!("{:?}", scene.lab.mode))?;
+        assert_eq!(scene.director.lbctl("-Lnc")?.lines().count(), 2, "only the titles");
+        scene.director.check_counters()?;
+    }
+    Ok(())
+}

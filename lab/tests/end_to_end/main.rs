@@ -1,0 +1,30 @@
+//! End to end: real clients, real servers, a real director in between. Needs root and a built director; `make test` sees to both.
+//!
+//! One program for all of them, because each is linked with full optimisation. Run one after the other
+//! (`--test-threads=1`): every director keeps a core busy.
+
+mod balance;
+mod daemon;
+mod downloads;
+mod frames;
+mod linux;
+mod load;
+mod wires;
+
+use anyhow::Result;
+use lab::{Director, Lab, Mode, Wire};
+
+/// A lab with director balancing HTTP over both servers. Director is dropped first.
+struct Scene {
+    director: Director,
+    lab: Lab,
+}
+
+impl Scene {
+    fn new(mode: Mode, wire: Wire) -> Result<Self> {
+        let lab = Lab::new(mode)?;
+        let director = Director::start(&lab, wire)?;
+        director.balance_http()?;
+        Ok(Self { director, lab })
+    }
+}

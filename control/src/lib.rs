@@ -18,3 +18,4 @@ pub mod running;
 pub mod server;
 pub mod supported;
 pub mod table;
+pub mod workers;

@@ -163,8 +163,8 @@ pub struct Timeouts {
     ticks: [u32; State::ALL.len()],
 }
 
-/// The longest timeout in seconds that can be set: that of the kernel, where it still fits a signed number of jiffies.
-pub const MAX_TIMEOUT: u32 = 31 * 86_400;
+/// The longest timeout in seconds that can be set: the kernel's, INT_MAX jiffies at 250 Hz.
+pub const MAX_TIMEOUT: u32 = 8_589_934;
 
 impl Default for Timeouts {
     /// IPVS's: see [`State`] for the order.

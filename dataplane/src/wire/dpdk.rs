@@ -1,1 +1,72 @@
+//! A queue pair of a DPDK port as a wire.
 
+use dpdk_sys::{Mbuf, RxQueue, TxQueue};
+
+use super::{BURST, Burst, Frame, Wire};
+
+impl Frame for Mbuf {
+    #[inline]
+    fn data(&self) -> &[u8] {
+        Mbuf::data(self)
+    }
+
+    #[inline]
+    fn data_mut(&mut self) -> &mut [u8] {
+        Mbuf::data_mut(self)
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        Mbuf::len(self)
+    }
+
+    #[inline]
+    fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
+        Mbuf::prepend(self, n)
+    }
+
+    #[inline]
+    fn trim_front(&mut self, n: usize) -> bool {
+        self.adj(n).is_some()
+    }
+
+    #[inline]
+    fn prefetch(&self) {
+        Mbuf::prefetch(self);
+    }
+}
+
+/// A receive queue and a transmit queue of one port.
+#[derive(Debug)]
+pub struct DpdkWire {
+    rx: RxQueue,
+    tx: TxQueue,
+    /// What the driver fills and empties; empty in between but for what a transmit queue did not take.
+    received: dpdk_sys::Burst<BURST>,
+    sending: dpdk_sys::Burst<BURST>,
+}
+
+impl DpdkWire {
+    /// The wire of these queues, of one port.
+    pub fn new(rx: RxQueue, tx: TxQueue) -> Self {
+        Self { rx, tx, received: dpdk_sys::Burst::new(), sending: dpdk_sys::Burst::new() }
+    }
+}
+
+impl Wire for DpdkWire {
+    type Frame = Mbuf;
+
+    #[inline]
+    fn receive(&mut self, burst: &mut Burst<Mbuf>) {
+        self.rx.burst(&mut self.received);
+        let room = burst.remaining_capacity().min(self.received.len());
+        burst.extend(self.received.drain(..room));
+    }
+
+    #[inline]
+    fn send(&mut self, burst: &mut Burst<Mbuf>) {
+        self.sending.extend(burst.drain(..));
+        self.tx.burst(&mut self.sending);
+        burst.extend(self.sending.drain(..));
+    }
+}

@@ -6,6 +6,9 @@ pub mod memory;
 
 use arrayvec::ArrayVec;
 
+#[cfg(feature = "dpdk")]
+pub use dpdk::DpdkWire;
+
 /// The most frames taken from or given to a wire at once.
 pub const BURST: usize = 32;
 

@@ -10,8 +10,8 @@ use std::io;
 use futures_util::FutureExt;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket};
 
@@ -155,6 +155,12 @@ fn read(kind: u16, message: &[u8]) -> Option<Event> {
         Ok(NetlinkPayload::InnerMessage(NewNeighbour(m))) => Neighbour::read(&m).map(Event::Neighbour),
         Ok(NetlinkPayload::InnerMessage(DelNeighbour(m))) => Neighbour::read(&m).map(Event::NeighbourGone),
         Ok(NetlinkPayload::InnerMessage(NewLink(m))) => Some(Link::read(&m).map_or(Event::Lost, Event::Link)),
+        // A link that leaves a bridge is announced like this too, in the bridge's name.
+        Ok(NetlinkPayload::InnerMessage(DelLink(m)))
+            if m.header.interface_family == AddressFamily::Bridge =>
+        {
+            Some(Event::Routes)
+        }
         Ok(NetlinkPayload::InnerMessage(DelLink(m))) => Some(Event::LinkGone(m.header.index)),
         Ok(NetlinkPayload::InnerMessage(NewRoute(_) | DelRoute(_) | NewAddress(_) | DelAddress(_))) => {
             Some(Event::Routes)

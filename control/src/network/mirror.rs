@@ -92,8 +92,9 @@ impl Mirror {
         (mirror, Handle { addresses: Arc::new(address_sender), wishes: wish_sender }, networks)
     }
 
-    /// Mirrors for as long as it is polled, in the network namespace of the thread that first polls it. With no
-    /// interfaces there is nothing to do, and it only waits.
+    /// Mirrors for as long as it is polled, in the network namespace of the thread that first polls it. It needs a
+    /// tokio runtime with I/O and time, and the right to administer the network (CAP_NET_ADMIN) for resolving.
+    /// Interfaces should be [brought up](super::interface::bring_up) first. With none of them it only waits.
     ///
     /// # Errors
     /// Linux can be followed no longer. The network that was published last stays as it is.

@@ -198,7 +198,7 @@ impl State {
         self.ways_changed = true;
     }
 
-    /// Whether `address` was wanted on a link that a neighbour can be on at all.
+    /// The index of the interface to ask on; `None` if the port has none now, or no host has such an address.
     pub fn can_be_asked(&self, (port, address): Key) -> Option<u32> {
         let host = !address.is_unspecified()
             && !address.is_multicast()

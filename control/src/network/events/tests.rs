@@ -2,7 +2,6 @@ use super::*;
 use std::net::IpAddr;
 
 use dataplane::network::MacAddr;
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -42,6 +41,15 @@ fn every_message_of_a_datagram_is_read() {
     let known = Neighbour::read(&neighbour()).unwrap();
     assert_eq!(known.mac, Some(MacAddr([2, 0, 0, 0, 0, 9])));
     assert_eq!(decoded(&datagram), [Event::Neighbour(known), Event::Routes, Event::NeighbourGone(known)]);
+}
+
+#[test]
+fn a_link_that_leaves_a_bridge_is_not_gone() {
+    let mut message = LinkMessage::default();
+    message.header.index = 7;
+    assert_eq!(decoded(&bytes(RouteNetlinkMessage::DelLink(message.clone()))), [Event::LinkGone(7)]);
+    message.header.interface_family = AddressFamily::Bridge;
+    assert_eq!(decoded(&bytes(RouteNetlinkMessage::DelLink(message))), [Event::Routes]);
 }
 
 #[test]

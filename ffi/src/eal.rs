@@ -4,10 +4,9 @@
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char};
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Errno, Error};
@@ -16,6 +15,8 @@ use crate::raw;
 use crate::thread::ThreadRegistration;
 
 static STARTED: AtomicBool = AtomicBool::new(false);
+/// What the EAL was started with, which it may point into for as long as the process lives.
+static ARGUMENTS: AtomicPtr<*mut c_char> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The EAL of this process, in the hands of the thread that started it.
 ///
@@ -27,6 +28,7 @@ static STARTED: AtomicBool = AtomicBool::new(false);
 #[derive(Debug)]
 pub struct Eal {
     handle: EalHandle,
+    ended: bool,
     // The main lcore's mempool caches are used by this thread. Cleaning up here, and nowhere else, is what rules out that
     // the thread is in the middle of using one at that moment.
     _main_thread: PhantomData<*const ()>,
@@ -83,13 +85,14 @@ impl Eal {
         let mut argv: Vec<*mut c_char> = strings.into_iter().map(CString::into_raw).collect();
         argv.push(std::ptr::null_mut());
         let argv = argv.leak();
+        ARGUMENTS.store(argv.as_mut_ptr(), Ordering::Relaxed);
 
         // SAFETY: `argv` is `count` strings ended by a null pointer, as for main(), writable and never freed; STARTED makes
         // this the only call in the process.
         if unsafe { raw::rte_eal_init(count, argv.as_mut_ptr()) } < 0 {
             return Err(Error::Init(Errno::last()));
         }
-        Ok(Self { handle: EalHandle { shared: Arc::default() }, _main_thread: PhantomData })
+        Ok(Self { handle: EalHandle { shared: Arc::default() }, ended: false, _main_thread: PhantomData })
     }
 
     /// A share for another thread.
@@ -102,13 +105,13 @@ impl Eal {
     ///
     /// # Errors
     /// While handles of any kind or mbufs are left, gives itself back untouched and says how many. An mbuf counts as left
-    /// also when a driver has lost it, or when it was forgotten (`mem::forget`).
-    pub fn cleanup(self) -> Result<(), CleanupError> {
+    /// also when it was forgotten (`mem::forget`), or when its driver does not give it back on close, as net_af_xdp of DPDK
+    /// 22.11 does with the mbufs of its fill ring. The process may end all the same.
+    pub fn cleanup(mut self) -> Result<(), CleanupError> {
         if let Some(reason) = self.in_use() {
             return Err(CleanupError { eal: Some(self), reason });
         }
-        // Drop would do the same, but could not say how it went.
-        ManuallyDrop::new(self).finish().map_err(|reason| CleanupError { eal: None, reason })
+        self.finish().map_err(|reason| CleanupError { eal: None, reason })
     }
 
     fn in_use(&self) -> Option<Error> {
@@ -119,8 +122,9 @@ impl Eal {
         (handles > 0 || mbufs > 0).then_some(Error::StillInUse { handles, mbufs })
     }
 
-    /// Only for when nothing is in use; the value must not be used afterwards, whatever the result.
-    fn finish(&self) -> Result<(), Error> {
+    /// Only for when nothing is in use. The value is good for nothing but being dropped afterwards, whatever the result.
+    fn finish(&mut self) -> Result<(), Error> {
+        self.ended = true;
         // SAFETY: there is no other EalHandle, so no port, queue, pool handle or registered thread, and none can come to
         // be. All pools are full, so there is no Mbuf, and none can be allocated or received. Threads that gave theirs
         // back have finished doing so: this one is here, registered ones dropped their registration (which holds a handle)
@@ -145,7 +149,7 @@ pub struct CleanupError {
 
 impl Drop for Eal {
     fn drop(&mut self) {
-        if self.in_use().is_none() {
+        if !self.ended && self.in_use().is_none() {
             // What cannot be cleaned up goes with the process; `cleanup` is there for those who want to know.
             let _ = self.finish();
         }

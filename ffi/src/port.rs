@@ -198,7 +198,8 @@ impl Port {
         self.idle()?.stop()
     }
 
-    /// Stops and closes it, and detaches its device if it has no other ports. The driver frees the mbufs it holds.
+    /// Stops and closes it, and detaches its device if it has no other ports. Most drivers free the mbufs they
+    /// hold; see [`Eal::cleanup`](crate::Eal::cleanup).
     ///
     /// # Errors
     /// Queues are out; the port closes with the last of them. Or the driver fails.

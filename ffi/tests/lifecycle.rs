@@ -12,6 +12,11 @@ fn eal_starts_once_and_ends_when_nothing_is_left() {
     assert_eq!(Eal::init(&args).map(drop), Err(Error::AlreadyInitialised));
     assert!(matches!(eal.register_thread(), Err(Error::AlreadyRegistered(0))), "the main lcore");
 
+    // Here, not among the tests that run side by side: it takes all there is before it gives up.
+    let large = MempoolConfig { count: 10_000_000, ..Default::default() };
+    let error = Mempool::create(&eal, "large", &large).expect_err("more than 64 MiB");
+    assert!(error.to_string().contains("Cannot allocate memory"), "{error}");
+
     let pool = Mempool::create(&eal, "pool", &MempoolConfig { count: 255, cache: 32, ..Default::default() })
         .expect("a pool");
     let id = eal.probe("net_null0,copy=1").expect("a device")[0];

@@ -157,7 +157,8 @@ impl Link {
         // SAFETY: takes any port number; writes to the two variables.
         let result = unsafe { raw::shim_link(id.0, &raw mut up, &raw mut speed) };
         check(id, "get the link", result)?;
-        Ok(Self { up, speed: (speed != 0 && speed != raw::SHIM_SPEED_UNKNOWN).then_some(speed) })
+        let known = up && speed != 0 && speed != raw::SHIM_SPEED_UNKNOWN;
+        Ok(Self { up, speed: known.then_some(speed) })
     }
 }
 

@@ -1,0 +1,129 @@
+//! Kernel interfaces: a TAP for each port, and the one thread that carries frames between them and the workers.
+//!
+//! The thread makes the system calls so that no worker has to. It sleeps until Linux has something to send, and looks at
+//! what workers have put down ten thousand times a second.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use control::network::Handle;
+use crossbeam::queue::ArrayQueue;
+use dataplane::snapshot::Resolve;
+use dpdk_sys::{EalHandle, Mbuf, Mempool};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use tracing::{debug, warn};
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
+
+use crate::ports::{KERNEL_QUEUE, OpenPort};
+
+/// How long a frame for Linux may lie before it is noticed, when nothing else happens.
+const NAP: Duration = Duration::from_micros(100);
+
+/// Frames carried one way before the other way has its turn.
+const TURN: usize = 64;
+
+/// The longest frame there is: 64 KiB of IP and its Ethernet header.
+const LONGEST_FRAME: usize = 65_536 + 18;
+
+/// A port's interface in Linux.
+pub struct KernelInterface {
+    tap: SyncDevice,
+    name: String,
+    pool: Mempool,
+    /// From workers.
+    pub to: Arc<ArrayQueue<Mbuf>>,
+    /// For the worker that sends.
+    pub from: Arc<ArrayQueue<Mbuf>>,
+}
+
+impl KernelInterface {
+    /// Makes the interface; `None` for a port that is to have none. It goes away when it is dropped.
+    pub fn make(port: &OpenPort) -> anyhow::Result<Option<Self>> {
+        let Some(name) = &port.config.kernel_interface else { return Ok(None) };
+        let make = || {
+            let tap = DeviceBuilder::new().name(name).layer(Layer::L2).enable(false).build_sync()?;
+            tap.set_nonblocking(true)?;
+            Ok::<_, io::Error>(tap)
+        };
+        let tap = make().with_context(|| {
+            format!("port {}: cannot make the kernel interface {name}; is the name taken?", port.config.name)
+        })?;
+        let queue = || Arc::new(ArrayQueue::new(KERNEL_QUEUE));
+        Ok(Some(Self { tap, name: name.clone(), pool: port.pool.clone(), to: queue(), from: queue() }))
+    }
+
+    /// Hands Linux what workers have put down; the number of frames.
+    fn deliver(&self) -> usize {
+        let mut delivered = 0;
+        for mut mbuf in std::iter::from_fn(|| self.to.pop()).take(TURN) {
+            delivered += 1;
+            if mbuf.segment_count() > 1 && !mbuf.linearize() {
+                debug!(
+                    interface = self.name,
+                    length = mbuf.len(),
+                    "a frame in pieces is too long for its buffer"
+                );
+                continue;
+            }
+            // Linux does not take a frame while the interface is down, as it would not from any interface.
+            if let Err(error) = self.tap.send(mbuf.data()) {
+                debug!(interface = self.name, %error, "Linux does not take a frame");
+            }
+        }
+        delivered
+    }
+
+    /// Takes what Linux wants to send; the number of frames.
+    fn collect(&self, buffer: &mut [u8]) -> usize {
+        for collected in 0..TURN {
+            match self.tap.recv(buffer) {
+                Ok(length) => {
+                    let queued = self.pool.alloc_from(&buffer[..length]).map(|mbuf| self.from.push(mbuf));
+                    if !matches!(queued, Some(Ok(()))) {
+                        debug!(
+                            interface = self.name,
+                            length, "a frame from Linux is lost: no buffer or no room"
+                        );
+                    }
+                }
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        warn!(interface = self.name, %error, "cannot read from the kernel interface");
+                    }
+                    return collected;
+                }
+            }
+        }
+        TURN
+    }
+}
+
+/// Carries frames until `stop` is set, and workers' requests for neighbours to `resolver`.
+pub fn carry(
+    interfaces: &[KernelInterface],
+    requests: &ArrayQueue<Resolve>,
+    resolver: &Handle,
+    eal: &EalHandle,
+    stop: &AtomicBool,
+) {
+    // Without a registration it works, too: the pool's ring serves threads that have no cache.
+    let _registration = eal.register_thread();
+    let mut buffer = vec![0; LONGEST_FRAME];
+    while !stop.load(Ordering::Relaxed) {
+        while let Some(Resolve { port, neighbour }) = requests.pop() {
+            // Where too many are asked for already, the next packet asks again.
+            let _ = resolver.resolve(port, neighbour);
+        }
+        let carried: usize = interfaces.iter().map(|i| i.deliver() + i.collect(&mut buffer)).sum();
+        if carried == 0 {
+            let mut readable: Vec<_> =
+                interfaces.iter().map(|i| PollFd::new(i.tap.as_fd(), PollFlags::POLLIN)).collect();
+            // An error other than an interruption would show when reading; sleeping is all that is lost.
+            let _ = ppoll(&mut readable, Some(NAP.into()), None);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The ports: devices attached, set up with a queue pair for each worker, and started.
+
+use std::collections::VecDeque;
+
+use anyhow::{Context, bail};
+use control::config::{self, Config};
+use control::running::{NamedCount, PortInfo};
+use dataplane::network::MacAddr;
+use dataplane::wire::DpdkWire;
+use dpdk_sys::{Eal, Mempool, MempoolConfig, Port, PortConfig};
+
+/// Descriptors of a queue, where the configuration does not say.
+const DESCRIPTORS: u16 = 1024;
+
+/// Frames in each queue between the workers and a kernel interface.
+pub const KERNEL_QUEUE: usize = 1024;
+
+/// Mbufs that each thread keeps at hand.
+const CACHE: u32 = 256;
+
+/// Packets that may be elsewhere, for each worker: in a burst, waiting for a neighbour, on their way to another port.
+const ELSEWHERE: u32 = 1024;
+
+/// Room for a frame of the usual MTU with VLAN tags; drivers like powers of two.
+const DATA_ROOM: u16 = 2048;
+
+/// A frame's bytes beyond the MTU: Ethernet header, two VLAN tags, frame check sequence.
+const FRAME_OVERHEAD: u16 = 26;
+
+/// A port at work.
+pub struct OpenPort {
+    /// Its part of the configuration.
+    pub config: config::Port,
+    /// Its own address.
+    pub mac: MacAddr,
+    /// Where its frames come from.
+    pub pool: Mempool,
+    port: Port,
+}
+
+/// Attaches and starts the configuration's ports. Gives them, and for each its wires, one for each worker.
+pub fn open(eal: &Eal, config: &Config) -> anyhow::Result<(Vec<OpenPort>, Vec<VecDeque<DpdkWire>>)> {
+    let open = |(number, port): (usize, &config::Port)| {
+        open_port(eal, config, number, port)
+            .with_context(|| format!("port {}, device {}", port.name, port.device))
+    };
+    let opened = config.ports.iter().enumerate().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(opened.into_iter().unzip())
+}
+
+fn open_port(
+    eal: &Eal,
+    config: &Config,
+    number: usize,
+    wanted: &config::Port,
+) -> anyhow::Result<(OpenPort, VecDeque<DpdkWire>)> {
+    let found = eal.probe(&wanted.device)?;
+    let [id] = found[..] else {
+        bail!("the device has {} ports; name one that has a single port", found.len());
+    };
+    let mut port = Port::open(eal, id)?;
+    let socket = port.info()?.socket;
+    let pool =
+        MempoolConfig { count: mbufs(config, wanted), cache: CACHE, data_room: data_room(wanted), socket };
+    let pool = Mempool::create(eal, &format!("port{number}"), &pool)?;
+    // As many of each as there are workers: checked by the configuration to be few.
+    let queues = config.cores.len() as u16;
+    let descriptors = wanted.descriptors.map_or(DESCRIPTORS, Into::into);
+    port.configure(
+        &PortConfig {
+            rx_queues: queues,
+            tx_queues: queues,
+            rx_descriptors: descriptors,
+            tx_descriptors: descriptors,
+            mtu: wanted.mtu,
+            promiscuous: wanted.promiscuous,
+            rss: queues > 1,
+        },
+        &pool,
+    )
+    .context("it cannot be set up with a queue for each worker")?;
+    port.start()?;
+    let mac = MacAddr(port.mac_address()?);
+    let queues = port.take_queues()?;
+    let wires = queues.rx.into_iter().zip(queues.tx).map(|(rx, tx)| DpdkWire::new(rx, tx)).collect();
+    Ok((OpenPort { config: wanted.clone(), mac, pool, port }, wires))
+}
+
+/// How many mbufs a port needs so that it never runs out: what its queues hold, what threads keep at hand, and what is on
+/// its way. One less than a power of two, which is what a mempool's ring has room for.
+fn mbufs(config: &Config, port: &config::Port) -> u32 {
+    let workers = config.cores.len() as u32;
+    let descriptors = u32::from(port.descriptors.map_or(DESCRIPTORS, Into::into));
+    // Its frames may fill the transmit queues of every port.
+    let queues = workers * descriptors * (1 + config.ports.len() as u32);
+    let kernel = 2 * KERNEL_QUEUE as u32;
+    let threads = (workers + 1) * (CACHE * 3 / 2 + ELSEWHERE);
+    (queues + kernel + threads).next_power_of_two() - 1
+}
+
+fn data_room(port: &config::Port) -> u16 {
+    DATA_ROOM.max(port.mtu.unwrap_or(0).saturating_add(FRAME_OVERHEAD))
+}
+
+/// The memory that all ports' mbufs need, in megabytes, with some to spare for rings and drivers.
+pub fn memory(config: &Config) -> u64 {
+    /// An mbuf's own fields, its headroom, and the mempool's header.
+    const OVERHEAD: u64 = 128 + 128 + 64;
+    let port = |port| u64::from(mbufs(config, port)) * (u64::from(data_room(port)) + OVERHEAD);
+    64 + config.ports.iter().map(port).sum::<u64>().div_ceil(1 << 20)
+}
+
+impl OpenPort {
+    /// What there is to say of it now.
+    pub fn info(&self, queues: u16) -> PortInfo {
+        // A driver that does not answer is shown as one that knows nothing; the list must not fail for its sake.
+        let device = self.port.info().ok();
+        let link = self.port.link().ok();
+        let counters = self.port.statistics().map(|s| {
+            vec![
+                ("ipackets", s.ipackets),
+                ("opackets", s.opackets),
+                ("ibytes", s.ibytes),
+                ("obytes", s.obytes),
+                ("imissed", s.imissed),
+                ("ierrors", s.ierrors),
+                ("oerrors", s.oerrors),
+                ("rx_nombuf", s.rx_nombuf),
+                ("mbufs", u64::from(self.pool.capacity())),
+                ("mbufs_in_use", u64::from(self.pool.in_use())),
+            ]
+        });
+        let named = |(name, count): (&str, u64)| NamedCount { name: name.to_owned(), count };
+        PortInfo {
+            name: self.config.name.clone(),
+            device: self.config.device.clone(),
+            driver: device.map(|d| d.driver).unwrap_or_default(),
+            mac: self.mac.to_string(),
+            kernel_interface: self.config.kernel_interface.clone(),
+            link_up: link.is_some_and(|l| l.up),
+            speed_mbps: link.and_then(|l| l.speed).unwrap_or(0),
+            queues,
+            counters: counters.unwrap_or_default().into_iter().map(named).collect(),
+        }
+    }
+
+    /// Stops it and gives the device back. Its wires must be gone.
+    pub fn close(self) -> Result<(), dpdk_sys::Error> {
+        self.port.close()
+    }
+}

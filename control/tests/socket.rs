@@ -261,6 +261,24 @@ fn whoever_is_not_allowed_to_may_only_read() {
     daemon.stop();
 }
 
+#[test]
+fn members_of_a_named_group_may_change() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("not run: only root can be somebody else");
+        return;
+    }
+    let daemon = Daemon::start_for(supported::check, |_| {}, |options| options.change_gids = vec![54_321]);
+    let lbctl = daemon.directory().join("lbctl");
+    std::fs::copy(env!("CARGO_BIN_EXE_lbctl"), &lbctl).unwrap();
+    let by = |gid: u32| {
+        let mut command = Command::new(&lbctl);
+        command.uid(65534).gid(gid).arg("-C").env("LBCTL_SOCKET", &daemon.socket);
+        finish(command, "").status
+    };
+    assert_eq!((by(54_321), by(54_322)), (0, 255));
+    daemon.stop();
+}
+
 #[tokio::test]
 async fn the_socket_is_taken_replaced_and_removed() {
     let directory = tempfile::tempdir().unwrap();
@@ -285,5 +303,8 @@ async fn the_socket_is_taken_replaced_and_removed() {
 
     options.path = directory.path().join("nowhere/director.sock");
     let message = Server::bind(options).unwrap_err().to_string();
-    assert!(message.contains("nowhere/director.sock: bind: No such file"), "{message}");
+    assert!(
+        message.contains("nowhere/director.sock: bind it (is its directory there?): No such file"),
+        "{message}"
+    );
 }

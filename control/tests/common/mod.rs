@@ -236,6 +236,15 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one that takes what `check` takes, after `prepare` had its way with the dataplane.
     pub fn start(check: ChangeCheck, prepare: impl FnOnce(&mut Memory) + Send + 'static) -> Self {
+        Self::start_for(check, prepare, |_| {})
+    }
+
+    /// As [`Daemon::start`], with `who` deciding who may use it.
+    pub fn start_for(
+        check: ChangeCheck,
+        prepare: impl FnOnce(&mut Memory) + Send + 'static,
+        who: impl FnOnce(&mut SocketOptions),
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let everybody = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(directory.path(), everybody).unwrap();
@@ -243,6 +252,7 @@ impl Daemon {
         let mut options = SocketOptions::new(&socket);
         // The tests' own user may change things, be it root or not.
         options.change_uids.push(nix::unistd::Uid::effective().as_raw());
+        who(&mut options);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {

@@ -15,3 +15,9 @@ pub mod run;
 pub mod save;
 pub mod sort;
 pub mod words;
+
+/// The first `length` bytes of `text`, or fewer where that would cut a character in two.
+fn cut(text: &str, length: usize) -> String {
+    let end = (0..=length.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    text[..end].to_owned()
+}

@@ -259,6 +259,3 @@ pub fn read_request(line: &[u8]) -> (Value, Result<Request, ErrorObject>) {
     let request = serde_json::from_value(request).map_err(|e| ErrorObject::new("bad_request", e.to_string()));
     (id, request)
 }
-
-#[cfg(test)]
-mod tests;

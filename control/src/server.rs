@@ -102,7 +102,8 @@ impl Server {
         };
         remove_stale(&path)?;
         // Nobody may connect before owner and mode are what they should be.
-        let listener = with_umask(|| UnixListener::bind(&path)).map_err(failed("bind"))?;
+        let listener =
+            with_umask(|| UnixListener::bind(&path)).map_err(failed("bind it (is its directory there?)"))?;
         if options.owner.is_some() || options.group.is_some() {
             chown(&path, options.owner.map(Uid::from_raw), options.group.map(Gid::from_raw))
                 .map_err(|e| failed("change its owner")(e.into()))?;
@@ -227,7 +228,8 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
     }
 }
 
-/// Runs `bind` with a umask that lets nobody else in.
+/// Runs `bind` with a umask that lets nobody else in. The umask is the whole process's: no other thread should be
+/// making files meanwhile.
 fn with_umask<T>(bind: impl FnOnce() -> T) -> T {
     let old = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o777));
     let result = bind();

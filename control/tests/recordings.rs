@@ -1,5 +1,7 @@
 //! Replays what a real kernel and ipvsadm 1.31 printed, and compares byte for byte.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::net::SocketAddr;

@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
 use control::client::{CallError, Client, DEFAULT_SOCKET, Transport};
 use control::ipvsadm::names::SystemNames;
 use control::ipvsadm::run::{LIST_FAILED, REFUSED, Session, WRONG_WORDS};
@@ -21,11 +21,15 @@ use control::report;
 /// -s rr`, `lbctl -Ln`; every command, list and message is as in ipvsadm 1.31, and `lbctl -h` lists them. If it
 /// does not, it is one of the commands below. Without any word lbctl lists the services.
 #[derive(Parser)]
-#[command(name = "lbctl", version, verbatim_doc_comment)]
+#[command(name = "lbctl", verbatim_doc_comment, disable_help_flag = true)]
 struct Arguments {
     /// The daemon's socket, in either language [env: LBCTL_SOCKET] [default: /run/director/director.sock]
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
+    /// Print this
+    // Long only: -h belongs to ipvsadm's language.
+    #[arg(long, action = ArgAction::Help, global = true)]
+    help: Option<bool>,
     #[command(subcommand)]
     command: Readable,
 }

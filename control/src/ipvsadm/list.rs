@@ -4,6 +4,7 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
+use super::cut;
 use super::names::Names;
 use super::parse::Format;
 use super::sort;
@@ -273,11 +274,6 @@ pub fn endpoint(
         IpAddr::V6(_) => format!("[{host}]:{service}"),
     };
     cut(&text, NAME_LENGTH)
-}
-
-fn cut(text: &str, length: usize) -> String {
-    let end = (0..=length.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
-    text[..end].to_owned()
 }
 
 fn stats_columns(stats: &Stats) -> [u64; 5] {

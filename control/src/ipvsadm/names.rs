@@ -125,9 +125,10 @@ mod tests {
         let mut names = SystemNames::default();
         assert_eq!(names.port("http", Protocol::Tcp), Some(80));
         assert_eq!(names.service(53, Protocol::Udp).as_deref(), Some("domain"));
-        for no_name in ["", "70000", "-1", "99999999999999999999", "nosuchport"] {
+        for no_name in ["", "70000", "-1", "99999999999999999999", "nosuchport", "a\0b"] {
             assert_eq!(names.port(no_name, Protocol::Tcp), None, "{no_name}");
         }
+        assert_eq!(names.address("a\0b"), None);
         assert_eq!(names.service(0, Protocol::Tcp), None);
         assert_eq!(sctp_line("amqp 5672/sctp queue # x"), [("amqp".into(), 5672), ("queue".into(), 5672)]);
         assert!(sctp_line("amqp 5672/tcp").is_empty() && sctp_line("# x").is_empty());

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use super::address::{self, leading_number, number};
+use super::cut;
 use super::names::Names;
 use super::options::{Kind, Kinds, Switch, check_command, check_tunnel};
 use super::words::Words;
@@ -573,12 +574,6 @@ fn scheduler_flags(scheduler: &str, words: &str) -> Result<SchedulerFlags, Strin
     }
     // ipvsadm crashes on commas alone.
     if any { Ok(flags) } else { Err(format!("invalid scheduler flag `{words}'")) }
-}
-
-/// The first `length` bytes, or fewer where that would cut a character in two.
-fn cut(text: &str, length: usize) -> String {
-    let end = (0..=length.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
-    text[..end].to_owned()
 }
 
 #[cfg(test)]

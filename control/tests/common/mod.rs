@@ -1,19 +1,25 @@
 //! A dataplane in memory, and an engine over it that can be asked like the daemon.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use control::client::{CallError, Transport};
-use control::engine::Director;
+use control::engine::{ChangeCheck, Director};
 use control::ipvsadm::names::Names;
 use control::ipvsadm::run::Session;
 use control::model::{Change, Protocol};
 use control::protocol::{Reply, Request};
 use control::refusal::Refusal;
 use control::running::{ConnectionRow, Dataplane, DestinationCounts, NamedCount, PortInfo, WorkerCounters};
+use control::server::{Server, SocketOptions};
 use control::table::{DestinationId, ServiceTable};
 
 /// A dataplane that counts what it is told to.
@@ -76,12 +82,15 @@ pub fn everything(_: &Change) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Changes an answer on its way.
+pub type Overlay = Box<dyn Fn(&mut Reply)>;
+
 /// An engine that is asked directly.
 pub struct Direct {
     pub director: Director<Memory>,
     pub now: Instant,
     /// Puts numbers into answers.
-    pub overlay: Option<Box<dyn Fn(&mut Reply)>>,
+    pub overlay: Option<Overlay>,
 }
 
 impl Direct {
@@ -214,4 +223,94 @@ pub fn recording(text: &str) -> Vec<Step> {
     }
     steps.retain_mut(|step| step.words.remove(0) == "ipvsadm");
     steps
+}
+
+/// A daemon's control side on a thread of its own, with a socket in a directory of its own.
+pub struct Daemon {
+    pub socket: std::path::PathBuf,
+    directory: tempfile::TempDir,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<usize>>,
+}
+
+impl Daemon {
+    /// Starts one that takes what `check` takes, after `prepare` had its way with the dataplane.
+    pub fn start(check: ChangeCheck, prepare: impl FnOnce(&mut Memory) + Send + 'static) -> Self {
+        Self::start_for(check, prepare, |_| {})
+    }
+
+    /// As [`Daemon::start`], with `who` deciding who may use it.
+    pub fn start_for(
+        check: ChangeCheck,
+        prepare: impl FnOnce(&mut Memory) + Send + 'static,
+        who: impl FnOnce(&mut SocketOptions),
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let everybody = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), everybody).unwrap();
+        let socket = directory.path().join("director.sock");
+        let mut options = SocketOptions::new(&socket);
+        // The tests' own user may change things, be it root or not.
+        options.change_uids.push(nix::unistd::Uid::effective().as_raw());
+        who(&mut options);
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut memory = Memory::default();
+                prepare(&mut memory);
+                let director = Director::with_check(memory, 40_000, Instant::now(), check);
+                let director = Rc::new(RefCell::new(director));
+                let server = Server::bind(options).unwrap();
+                ready.send(()).unwrap();
+                server.run(director.clone(), async { drop(stopped.await) }).await;
+                director.borrow().dataplane().publications
+            })
+        });
+        is_ready.recv().unwrap();
+        Self { socket, directory, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// A place for files that goes away with the daemon.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    /// Stops it; returns how often it published.
+    pub fn stop(mut self) -> usize {
+        self.stop.take().unwrap().send(()).unwrap();
+        self.thread.take().unwrap().join().unwrap()
+    }
+
+    /// Runs lbctl under the name `program`.
+    pub fn command(&self, program: &str, words: &[String], input: &str) -> Printed {
+        use std::os::unix::process::CommandExt;
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lbctl"));
+        command.arg0(program).args(words).env("LBCTL_SOCKET", &self.socket);
+        finish(command, input)
+    }
+
+    /// Runs lbctl.
+    pub fn lbctl(&self, line: &str) -> Printed {
+        self.command("lbctl", &split(line), "")
+    }
+}
+
+/// Runs `command` to its end.
+pub fn finish(mut command: std::process::Command, input: &str) -> Printed {
+    use std::process::Stdio;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // A command that reads nothing closes the pipe; that is no failure.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    Printed {
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+        status: output.status.code().unwrap() as u8,
+    }
 }

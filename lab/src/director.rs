@@ -268,7 +268,8 @@ impl Configuration {
         let table = json!({
             "control": { "socket": socket },
             "eal": {
-                "arguments": ["--no-pci", "--in-memory", format!("--file-prefix={}", lab.id())],
+                // Not --in-memory: DPDK 22.11 refuses it together with --no-huge.
+                "arguments": ["--no-pci", "--no-shconf", format!("--file-prefix={}", lab.id())],
                 "huge_pages": "off",
             },
             "workers": { "cores": [last_core()?] },

@@ -11,6 +11,8 @@ use crate::Scene;
 
 const REQUESTS: usize = 10_000;
 const AT_ONCE: u64 = 64;
+/// One for each request, those that stay idle, and one with which wrk tries the address before it begins.
+const CONNECTIONS: u64 = REQUESTS as u64 + AT_ONCE + 1;
 
 fn ten_thousand_requests(scene: &Scene) -> Result<()> {
     let script = scene.lab.client.directory().join("ten_thousand.lua");
@@ -25,7 +27,7 @@ fn ten_thousand_requests(scene: &Scene) -> Result<()> {
     // The last answers are on their way to the client, and it opens its idle connections.
     let accepted = || -> Result<_> { Ok([first.accepted()?, second.accepted()?]) };
     wait_until("the idle connections stand", Duration::from_secs(10), || {
-        Ok(accepted()?.iter().sum::<u64>() == REQUESTS as u64 + AT_ONCE)
+        Ok(accepted()?.iter().sum::<u64>() == CONNECTIONS)
     })
     .with_context(|| format!("{:?} connections accepted", accepted()))?;
     wrk.signal(Signal::INT)?;
@@ -38,7 +40,7 @@ fn ten_thousand_requests(scene: &Scene) -> Result<()> {
     assert!(counted[0].abs_diff(counted[1]) <= 1, "round robin is exact: {counted:?}");
     let inactive: u64 =
         list::destinations(&scene.director.list_at_rest()?)?.iter().map(|server| server.inactive).sum();
-    assert_eq!(inactive, REQUESTS as u64 + AT_ONCE);
+    assert_eq!(inactive, CONNECTIONS);
     scene.director.check_counters()?;
     Ok(())
 }

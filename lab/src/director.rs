@@ -273,7 +273,8 @@ impl Configuration {
                 "huge_pages": "off",
             },
             "workers": { "cores": [last_core()?] },
-            "connections": { "capacity": 65536 },
+            // As many buckets as IPVS has unless it is told otherwise, so that lists begin as ipvsadm's do.
+            "connections": { "capacity": 65536, "buckets": 4096 },
             "port": ports,
         });
         Ok(Self { table, socket })

@@ -9,6 +9,7 @@ WIRE ?= af-packet
 KEEP ?=
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help demo stop test deps root build check test-unit test-loom test-e2e
 
 help:

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-/// What `lbctl counters --json` says. Unknown members are left alone.
+/// What `lbctl counters --json` says: a list of workers. Unknown members are left alone.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
 pub struct Counters {
     /// One of each worker, in order.
     pub workers: Vec<Worker>,
@@ -22,7 +23,19 @@ pub struct Worker {
     /// Handed to Linux.
     pub to_kernel: u64,
     /// Dropped, by reason.
+    #[serde(deserialize_with = "by_name")]
     pub dropped: BTreeMap<String, u64>,
+}
+
+/// `[{"name": …, "count": …}, …]` as a map.
+fn by_name<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, u64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+        count: u64,
+    }
+    let list = Vec::<Named>::deserialize(from)?;
+    Ok(list.into_iter().map(|drop| (drop.name, drop.count)).collect())
 }
 
 impl Counters {
@@ -72,8 +85,9 @@ mod tests {
 
     #[test]
     fn a_packet_that_went_nowhere_is_found() {
-        let json = r#"{"workers":[{"received":9,"forwarded":5,"to_kernel":1,"dropped":{"no_service":2,"truncated":1}},
-            {"received":4,"forwarded":4,"to_kernel":0,"dropped":{}}]}"#;
+        let json = r#"[{"core":1,"received":9,"forwarded":5,"to_kernel":1,"from_kernel":3,
+                "dropped":[{"name":"no_service","count":2},{"name":"truncated","count":1}]},
+            {"core":2,"received":4,"forwarded":4,"to_kernel":0,"from_kernel":0,"dropped":[]}]"#;
         let mut counters = Counters::parse(json).unwrap();
         counters.check_identity().unwrap();
         assert_eq!(counters.total().received, 13);

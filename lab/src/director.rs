@@ -268,11 +268,13 @@ impl Configuration {
         let table = json!({
             "control": { "socket": socket },
             "eal": {
-                "arguments": ["--no-pci", "--in-memory", format!("--file-prefix={}", lab.id())],
+                // Not --in-memory: DPDK 22.11 refuses it together with --no-huge.
+                "arguments": ["--no-pci", "--no-shconf", format!("--file-prefix={}", lab.id())],
                 "huge_pages": "off",
             },
             "workers": { "cores": [last_core()?] },
-            "connections": { "capacity": 65536 },
+            // As many buckets as IPVS has unless it is told otherwise, so that lists begin as ipvsadm's do.
+            "connections": { "capacity": 65536, "buckets": 4096 },
             "port": ports,
         });
         Ok(Self { table, socket })

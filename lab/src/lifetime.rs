@@ -21,6 +21,8 @@ use crate::process;
 const LABS: &str = "/run/director-lab";
 /// Where `ip netns` has its names.
 const NAMESPACES: &str = "/run/netns";
+/// Where DPDK's EAL has a directory for each `--file-prefix`.
+const DPDK: &str = "/var/run/dpdk";
 /// The file that says: the owner has gone and the lab is to stay.
 const KEPT: &str = "kept";
 
@@ -110,12 +112,16 @@ pub fn remove(id: &str) -> Result<()> {
     for namespace in &namespaces {
         process::run("ip", ["netns", "del", namespace])?;
     }
-    match fs::remove_dir_all(directory(id)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", directory(id).display()))
+    // A director that was killed could not remove what the EAL made for its --file-prefix, the lab's id.
+    for left in [Path::new(DPDK).join(id), directory(id)] {
+        match fs::remove_dir_all(&left) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", left.display()));
+            }
+            _ => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// The labs that were kept and still stand.

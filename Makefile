@@ -43,7 +43,7 @@ test-unit: deps
 
 # The connection table under every interleaving that loom can find. Its own target directory, because the flag rebuilds everything.
 test-loom:
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p dataplane --release --test loom
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p dataplane --release --lib models
 
 # One after the other: each lab's director wants a core for itself.
 test-e2e: root build

@@ -16,6 +16,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_dev_probe",
     "rte_dev_remove",
     "rte_eal_cleanup",
+    "rte_eal_get_runtime_dir",
     "rte_eal_has_hugepages",
     "rte_eal_init",
     "rte_eth_dev_adjust_nb_rx_tx_desc",

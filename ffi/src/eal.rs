@@ -2,9 +2,11 @@
 //! that rests on its memory is left.
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, OsStr, c_char};
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -124,6 +126,7 @@ impl Eal {
 
     /// Only for when nothing is in use. The value is good for nothing but being dropped afterwards, whatever the result.
     fn finish(&mut self) -> Result<(), Error> {
+        let directory = runtime_directory();
         self.ended = true;
         // SAFETY: there is no other EalHandle, so no port, queue, pool handle or registered thread, and none can come to
         // be. All pools are full, so there is no Mbuf, and none can be allocated or received. Threads that gave theirs
@@ -131,7 +134,11 @@ impl Eal {
         // afterwards, and others have no cache, so that the count saw their mbuf only once the pool's ring had it, which
         // is the last they touch.
         match unsafe { raw::rte_eal_cleanup() } {
-            0 => Ok(()),
+            0 => {
+                // The EAL leaves it. It stays where others with the same `--file-prefix` have files in it.
+                let _ = std::fs::remove_dir(directory);
+                Ok(())
+            }
             result => Err(Error::Cleanup(Errno::from_result(result))),
         }
     }
@@ -238,6 +245,14 @@ impl EalHandle {
         // Nothing panics between two changes that belong together.
         self.shared.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where the EAL that runs keeps its files.
+fn runtime_directory() -> PathBuf {
+    // SAFETY: the EAL runs (asked by its owner only); the string ends in NUL and is the EAL's until its end, before which
+    // it is copied.
+    let directory = unsafe { CStr::from_ptr(raw::rte_eal_get_runtime_dir()) };
+    PathBuf::from(OsStr::from_bytes(directory.to_bytes()))
 }
 
 /// The version of the DPDK that is loaded, e.g. `DPDK 22.11.11`. It may be newer than the one compiled against.

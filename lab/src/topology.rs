@@ -104,6 +104,10 @@ impl Lab {
             switch.ip(&format!("link add br-{0} type bridge forward_delay 0 mcast_snooping 0", port.name))?;
             switch.ip(&format!("link set br-{} up", port.name))?;
         }
+        // Where Linux is set to filter what bridges carry, it drops the frames that director is to be tested with.
+        let filters =
+            ["arp", "ip", "ip6"].map(|family| format!("net.bridge.bridge-nf-call-{family}tables=0"));
+        switch.run(&format!("sysctl -qe -w {}", filters.join(" ")))?;
         let servers_segment = ports[ports.len() - 1].name;
         plug(&switch, "br-wan", "client", &client, "eth0", CLIENT_MAC)?;
         for (port, mac) in ports.iter().zip([WAN_MAC, LAN_MAC]) {

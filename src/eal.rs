@@ -26,6 +26,10 @@ fn arguments(config: &Config, cores: &[usize]) -> anyhow::Result<Vec<String>> {
     if !given(&["-l", "-c", "--lcores"]) {
         arguments.extend(["--lcores".into(), format!("0@({})", control_cores(config, cores))]);
     }
+    // Its socket would outlive us: the library that makes it removes it only when the process exits.
+    if !given(&["--telemetry", "--no-telemetry"]) {
+        arguments.push("--no-telemetry".into());
+    }
     let huge_pages = !given(&["--no-huge"]) && wants_huge_pages(config.eal.huge_pages)?;
     if huge_pages {
         // Nothing is left behind in the file system, and no hugetlbfs need be mounted.

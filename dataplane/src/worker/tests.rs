@@ -1,1 +1,535 @@
+//! Whole workers on wires in memory: what goes in, what comes out, and where every frame is counted.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::conn::{Method, Timeouts};
+use crate::network::{Adjacency, Network, NextHop};
+use crate::packet::checksum;
+use crate::parse::Flow;
+use crate::schedule;
+use crate::service::{Destination, Service, ServiceKey, Services};
+use crate::snapshot::{self, Publisher};
+use crate::time::TICKS_PER_SECOND;
+use crate::wire::Frame;
+use crate::wire::memory::{MemoryFrame, MemoryWire};
+
+const VIP: (u32, u16) = (0xc633_6408, 80); // 198.51.100.8
+const SERVERS: [(u32, u16); 2] = [(0xc000_0209, 8080), (0xc000_020a, 8080)]; // 192.0.2.9 and .10
+const CLIENT: u32 = 0xcb00_7109; // 203.0.113.9, behind a router
+const WAN: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const LAN: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+const ROUTER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xfe]);
+const SERVER_MACS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 1, 9]), MacAddr([2, 0, 0, 0, 1, 10])];
+
+fn ip(number: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(number))
+}
+
+/// An Ethernet frame with an IPv4 packet, checksums right.
+fn frame(destination: MacAddr, flow: Flow, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let tcp = flow.protocol() == protocol::TCP;
+    let (source, target) = (flow.source(), flow.destination());
+    let mut transport = [source.1.to_be_bytes(), target.1.to_be_bytes()].concat();
+    if tcp {
+        transport.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    } else {
+        transport.extend((8_u16 + payload.len() as u16).to_be_bytes());
+        transport.extend([0, 0]);
+    }
+    transport.extend(payload);
+    let check = transport_checksum(flow, &transport);
+    let at = if tcp { 16 } else { 6 };
+    transport[at..at + 2].copy_from_slice(&check.to_be_bytes());
+
+    let mut packet = vec![0x45, 0];
+    packet.extend((20_u16 + transport.len() as u16).to_be_bytes());
+    packet.extend([0, 1, 0x40, 0, 64, flow.protocol(), 0, 0]);
+    packet.extend([source.0.to_be_bytes(), target.0.to_be_bytes()].concat());
+    let check = checksum::verify(&packet);
+    packet[10..12].copy_from_slice(&check.to_be_bytes());
+    [&destination.0[..], &ROUTER.0, &[8, 0], &packet, &transport].concat()
+}
+
+/// The checksum over pseudo-header and segment; 0 where the segment has the right one in it.
+fn transport_checksum(flow: Flow, segment: &[u8]) -> u16 {
+    let pseudo = [
+        &flow.source().0.to_be_bytes()[..],
+        &flow.destination().0.to_be_bytes(),
+        &[0, flow.protocol()],
+        &(segment.len() as u16).to_be_bytes(),
+    ]
+    .concat();
+    !checksum::fold(checksum::sum(&pseudo) + checksum::sum(segment))
+}
+
+fn tcp(client: u16, flags: u8) -> Vec<u8> {
+    frame(WAN, Flow::new(protocol::TCP, (CLIENT, client), VIP), flags, b"")
+}
+
+fn tcp_reply(server: usize, client: u16, flags: u8) -> Vec<u8> {
+    frame(LAN, Flow::new(protocol::TCP, SERVERS[server], (CLIENT, client)), flags, b"")
+}
+
+/// What a frame says, with its checksums checked: destination MAC, source MAC, flow.
+fn read(frame: &MemoryFrame) -> (MacAddr, MacAddr, Flow) {
+    let bytes = frame.data();
+    let mac = |at: usize| MacAddr(bytes[at..at + 6].try_into().unwrap());
+    let Parsed::Packet(packet) = parse(frame, mac(0)) else { panic!("{frame:?}") };
+    let segment = &bytes[14 + usize::from(packet.ip_header)..14 + usize::from(packet.length)];
+    assert_eq!(transport_checksum(packet.flow, segment), 0, "{frame:?}");
+    (mac(0), mac(6), packet.flow)
+}
+
+fn network() -> Network {
+    let mut network = Network::default();
+    let via = |port, gateway: Option<&str>| {
+        Some(NextHop { port: PortId(port), gateway: gateway.map(|g| g.parse().unwrap()) })
+    };
+    network.set_routes([
+        ("0.0.0.0/0".parse().unwrap(), via(0, Some("198.51.100.1"))),
+        ("198.51.100.0/24".parse().unwrap(), via(0, None)),
+        ("192.0.2.0/24".parse().unwrap(), via(1, None)),
+    ]);
+    let wan = Adjacency { port: PortId(0), source: WAN, destination: ROUTER };
+    network.set_neighbour("198.51.100.1".parse().unwrap(), wan);
+    for (server, mac) in SERVERS.iter().zip(SERVER_MACS) {
+        network.set_neighbour(ip(server.0), Adjacency { port: PortId(1), source: LAN, destination: mac });
+    }
+    network
+}
+
+fn services(method: Method, protocols: &[u8]) -> Services {
+    let destinations = |first: u32| {
+        let destination = |(n, server): (usize, &(u32, u16))| {
+            let port = if method == Method::Nat { server.1 } else { VIP.1 };
+            let id = first + n as u32;
+            Destination { id, sequence: n as u32 + 1, address: server.0, port, weight: 1, method }
+        };
+        SERVERS.iter().enumerate().map(destination).collect::<Vec<_>>()
+    };
+    Services::new(protocols.iter().enumerate().map(|(n, &protocol)| {
+        let service = Service::new(destinations(2 * n as u32), schedule::by_name("rr").unwrap());
+        (ServiceKey { protocol, address: VIP.0, port: VIP.1 }, Arc::new(service))
+    }))
+}
+
+/// A director of memory: two ports (0 to the clients, 1 to the servers), any number of workers.
+struct Lab {
+    workers: Vec<Worker<MemoryWire>>,
+    counters: Vec<Arc<WorkerCounters>>,
+    publisher: Publisher<Snapshot>,
+    snapshot: Snapshot,
+    shared: Shared,
+    to_kernel: Vec<Arc<ArrayQueue<MemoryFrame>>>,
+    from_kernel: Vec<Arc<ArrayQueue<MemoryFrame>>>,
+    now: Tick,
+}
+
+impl Lab {
+    fn new(method: Method, workers: usize) -> Self {
+        let snapshot = Snapshot {
+            network: Arc::new(network()),
+            services: Arc::new(services(method, &[protocol::TCP, protocol::UDP])),
+            timeouts: Timeouts::default(),
+        };
+        let shared = Shared {
+            table: ConnectionTable::shared(64, 64, workers).unwrap(),
+            destinations: Arc::new(Destinations::new(8, workers).unwrap()),
+            requests: Arc::new(ArrayQueue::new(4)),
+        };
+        let (publisher, subscribers) = snapshot::channel(workers, &Arc::new(snapshot.clone()));
+        let queues = || (0..2).map(|_| Arc::new(ArrayQueue::new(64))).collect::<Vec<_>>();
+        let (to_kernel, from_kernel) = (queues(), queues());
+        let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::default())).collect();
+        let port = |number: usize, worker: usize| Port {
+            mac: [WAN, LAN][number],
+            wire: MemoryWire::default(),
+            kernel: Some(Kernel {
+                to: Arc::clone(&to_kernel[number]),
+                from: (worker == 0).then(|| from_kernel[number].clone()),
+            }),
+        };
+        let workers = subscribers.into_iter().enumerate().map(|(n, subscriber)| {
+            Worker::new(n, vec![port(0, n), port(1, n)], &shared, subscriber, counters[n].clone(), Tick(0))
+        });
+        let workers = workers.collect();
+        Self { workers, counters, publisher, snapshot, shared, to_kernel, from_kernel, now: Tick(0) }
+    }
+
+    fn publish(&mut self) {
+        self.publisher.publish(&Arc::new(self.snapshot.clone()));
+    }
+
+    /// The worker receives these frames on a port. Gives what left by which port.
+    fn receive(&mut self, worker: usize, port: usize, frames: &[Vec<u8>]) -> Vec<(usize, MemoryFrame)> {
+        self.workers[worker].wires[port].incoming.extend(frames.iter().map(|f| MemoryFrame::new(f)));
+        self.poll(worker)
+    }
+
+    fn poll(&mut self, worker: usize) -> Vec<(usize, MemoryFrame)> {
+        while self.workers[worker].poll(self.now) > 0 {}
+        self.publisher.settled();
+        let sent = |(port, wire): (usize, &mut MemoryWire)| {
+            wire.sent.drain(..).map(move |f| (port, f)).collect::<Vec<_>>()
+        };
+        self.workers[worker].wires.iter_mut().enumerate().flat_map(sent).collect()
+    }
+
+    fn receive_one(&mut self, port: usize, frame: Vec<u8>) -> Option<(usize, MemoryFrame)> {
+        let mut sent = self.receive(0, port, &[frame]);
+        assert!(sent.len() <= 1);
+        sent.pop()
+    }
+
+    fn dropped(&self, reason: Drop) -> u64 {
+        self.counters.iter().map(|c| c.read().dropped_for(reason)).sum()
+    }
+
+    /// ActiveConn and InActConn of a destination.
+    fn load(&self, destination: u32) -> (u32, u32) {
+        let load = self.shared.destinations.load(destination);
+        (load.active(), load.inactive())
+    }
+
+    fn check_balance(&self) {
+        for counters in &self.counters {
+            assert!(counters.read().balance(), "{:?}", counters.read());
+        }
+    }
+}
+
+const S: u8 = Flags::SYN;
+const A: u8 = Flags::ACK;
+const F: u8 = Flags::FIN;
+const R: u8 = Flags::RST;
+
+#[test]
+fn nat_rewrites_there_and_back() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let (port, request) = lab.receive_one(0, tcp(4000, S)).unwrap();
+    // The server that was added last has the first turn.
+    let flow = Flow::new(protocol::TCP, (CLIENT, 4000), SERVERS[1]);
+    assert_eq!((port, read(&request)), (1, (SERVER_MACS[1], LAN, flow)));
+    let (port, answer) = lab.receive_one(1, tcp_reply(1, 4000, S | A)).unwrap();
+    assert_eq!((port, read(&answer)), (0, (ROUTER, WAN, Flow::new(protocol::TCP, VIP, (CLIENT, 4000)))));
+    assert_eq!((request.data()[14 + 8], answer.data()[14 + 8]), (63, 63), "time to live");
+    let stats = lab.shared.destinations.stats(1);
+    assert_eq!((stats.connections, stats.in_packets, stats.out_packets), (1, 1, 1));
+    assert_eq!((stats.in_bytes, stats.out_bytes), (40, 40), "IP packets, without the frame");
+    lab.check_balance();
+}
+
+#[test]
+fn direct_routing_changes_the_frame_header_and_the_time_to_live() {
+    let mut lab = Lab::new(Method::DirectRouting, 1);
+    let before = tcp(4000, S);
+    let (port, after) = lab.receive_one(0, before.clone()).unwrap();
+    assert_eq!((port, read(&after)), (1, (SERVER_MACS[1], LAN, Flow::new(protocol::TCP, (CLIENT, 4000), VIP))));
+    let differs = |at: &usize| before[*at] != after.data()[*at];
+    let changed: Vec<_> = (14..before.len()).filter(differs).collect();
+    assert_eq!(changed, [14 + 8, 14 + 10], "time to live, and the checksum for it");
+}
+
+#[test]
+fn connections_stay_where_they_are_and_new_ones_take_turns() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let servers: Vec<_> = (0..40u16)
+        .flat_map(|client| [tcp(client, S), tcp(client, A)])
+        .collect::<Vec<_>>()
+        .chunks(16) // several connections in a burst, each with two packets
+        .flat_map(|frames| lab.receive(0, 0, frames))
+        .map(|(_, frame)| read(&frame).2.destination())
+        .collect();
+    let expected: Vec<_> = (0..40).flat_map(|n| [SERVERS[1 - n % 2]; 2]).collect();
+    assert_eq!(servers, expected);
+    assert_eq!((lab.load(0), lab.load(1)), ((20, 0), (20, 0)));
+    lab.check_balance();
+}
+
+#[test]
+fn a_reply_is_understood_on_another_worker() {
+    let mut lab = Lab::new(Method::Nat, 2);
+    for client in 0..10 {
+        assert_eq!(lab.receive(0, 0, &[tcp(client, S)]).len(), 1);
+        let sent = lab.receive(1, 1, &[tcp_reply(1 - usize::from(client) % 2, client, S | A)]);
+        assert_eq!(read(&sent[0].1).2, Flow::new(protocol::TCP, VIP, (CLIENT, client)));
+        // It ends on the other worker, and is counted out by it.
+        lab.receive(1, 1, &[tcp_reply(1 - usize::from(client) % 2, client, R)]);
+    }
+    assert_eq!((lab.load(0), lab.load(1)), ((0, 5), (0, 5)));
+    lab.check_balance();
+}
+
+#[test]
+fn linux_gets_what_is_nobodys() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let mut arp = tcp(1, S);
+    arp[12..14].copy_from_slice(&[8, 6]);
+    let mut icmp = tcp(1, S);
+    icmp[14 + 9] = 1;
+    let check = checksum::verify(&{
+        icmp[14 + 10..14 + 12].fill(0);
+        icmp[14..34].to_vec()
+    });
+    icmp[14 + 10..14 + 12].copy_from_slice(&check.to_be_bytes());
+    let mut broadcast = tcp(1, S);
+    broadcast[..6].fill(0xff);
+    let other_port = frame(WAN, Flow::new(protocol::TCP, (CLIENT, 1), (VIP.0, 22)), S, b"");
+    let frames = [arp, icmp, broadcast, other_port, tcp(1, A), tcp(1, F | A), tcp(1, R), tcp(1, S | R), tcp_reply(0, 1, S | A)];
+    for (n, frame) in frames.iter().enumerate() {
+        let port = usize::from(frame[..6] == LAN.0);
+        assert_eq!(lab.receive_one(port, frame.clone()), None, "frame {n}");
+        assert_eq!(lab.to_kernel[port].pop(), Some(MemoryFrame::new(frame)), "frame {n}, as it came");
+    }
+    assert_eq!(lab.counters[0].read().to_kernel, frames.len() as u64);
+    assert_eq!(lab.shared.table.slots_in_use(), 0);
+    lab.check_balance();
+}
+
+#[test]
+fn linux_sends_through_the_first_worker() {
+    let mut lab = Lab::new(Method::Nat, 2);
+    lab.from_kernel[1].push(MemoryFrame::new(&[7; 60])).unwrap();
+    assert_eq!(lab.poll(1), []);
+    assert_eq!(lab.poll(0), [(1, MemoryFrame::new(&[7; 60]))]);
+    lab.workers[0].wires[1].room = Some(0);
+    lab.from_kernel[1].push(MemoryFrame::new(&[7; 60])).unwrap();
+    lab.poll(0);
+    let totals = lab.counters[0].read();
+    assert_eq!((totals.from_kernel, totals.from_kernel_dropped, totals.received), (1, 1, 0));
+}
+
+#[test]
+fn each_reason_to_drop_has_its_name() {
+    let change = |at: usize, value: u8| {
+        let mut frame = tcp(1, S);
+        frame[at] = value;
+        frame[14 + 10..14 + 12].fill(0);
+        let header = 14..14 + 20;
+        let check = checksum::verify(&frame[header]);
+        frame[14 + 10..14 + 12].copy_from_slice(&check.to_be_bytes());
+        frame
+    };
+    let mut bad_checksum = tcp(1, S);
+    bad_checksum[14 + 10] ^= 1;
+    let martian = frame(WAN, Flow::new(protocol::TCP, (0x7f00_0001, 1), VIP), S, b"");
+    for (name, frame, reason) in [
+        ("no header", vec![2; 13], Drop::Truncated),
+        ("no IP header", tcp(1, S)[..33].to_vec(), Drop::Truncated),
+        ("less than the length says", tcp(1, S)[..53].to_vec(), Drop::Truncated),
+        ("no room for TCP", change(14 + 3, 39), Drop::Truncated),
+        ("version 6", change(14, 0x65), Drop::BadHeader),
+        ("header of 16", change(14, 0x44), Drop::BadHeader),
+        ("checksum", bad_checksum, Drop::BadChecksum),
+        ("first fragment", change(14 + 6, 0x20), Drop::Fragment),
+        ("later fragment", change(14 + 7, 5), Drop::Fragment),
+        ("last hop", change(14 + 8, 1), Drop::TtlExpired),
+        ("from loopback", martian, Drop::MartianSource),
+    ] {
+        let mut lab = Lab::new(Method::Nat, 1);
+        assert_eq!(lab.receive_one(0, frame), None, "{name}");
+        assert_eq!(lab.dropped(reason), 1, "{name}: {:?}", lab.counters[0].read());
+        lab.check_balance();
+    }
+}
+
+#[test]
+fn a_fragment_for_nobody_is_linuxs() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let mut fragment = frame(WAN, Flow::new(protocol::UDP, (CLIENT, 1), (VIP.0 + 1, 80)), 0, b"12345678");
+    fragment[14 + 6] = 0x20;
+    fragment[14 + 10..14 + 12].fill(0);
+    let check = checksum::verify(&fragment[14..34]);
+    fragment[14 + 10..14 + 12].copy_from_slice(&check.to_be_bytes());
+    lab.receive_one(0, fragment);
+    assert_eq!(lab.to_kernel[0].len(), 1);
+}
+
+#[test]
+fn a_service_without_servers_drops_by_name() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let empty = Service::new(Vec::new(), schedule::by_name("wlc").unwrap());
+    let key = ServiceKey { protocol: protocol::TCP, address: VIP.0, port: 0 };
+    lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(empty))]));
+    lab.publish();
+    assert_eq!(lab.receive_one(0, tcp(1, S)), None);
+    assert_eq!(lab.dropped(Drop::NoDestination), 1);
+}
+
+#[test]
+fn a_deleted_destinations_connections_are_silent_until_it_is_back() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    lab.receive_one(0, tcp(1, S)).unwrap();
+    lab.shared.destinations.set_gone(1, true);
+    assert_eq!(lab.receive_one(0, tcp(1, A)), None);
+    assert_eq!(lab.dropped(Drop::DestinationGone), 1);
+    assert_eq!(lab.load(1), (1, 0), "its connections are there still");
+    lab.shared.destinations.set_gone(1, false);
+    assert!(lab.receive_one(0, tcp(1, A)).is_some());
+    lab.check_balance();
+}
+
+#[test]
+fn a_packet_waits_for_its_neighbour_and_leaves_when_that_is_known() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let mut unknown = network();
+    unknown.clear_neighbour(PortId(1), ip(SERVERS[1].0));
+    lab.snapshot.network = Arc::new(unknown);
+    lab.publish();
+    assert_eq!(lab.receive(0, 0, &[tcp(1, S), tcp(1, A)]), []);
+    let asked = Resolve { port: PortId(1), neighbour: ip(SERVERS[1].0) };
+    assert_eq!(lab.shared.requests.pop(), Some(asked));
+    lab.snapshot.network = Arc::new(network());
+    lab.publish();
+    let sent: Vec<_> = lab.poll(0).iter().map(|(port, frame)| (*port, read(frame).0)).collect();
+    assert_eq!(sent, [(1, SERVER_MACS[1]), (1, SERVER_MACS[1])], "in order");
+    lab.check_balance();
+}
+
+#[test]
+fn a_packet_does_not_wait_for_ever_and_not_too_many_do() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let mut unknown = network();
+    unknown.clear_neighbour(PortId(1), ip(SERVERS[1].0));
+    lab.snapshot.network = Arc::new(unknown);
+    lab.publish();
+    lab.receive(0, 0, &vec![tcp(1, S); 600]);
+    assert_eq!(lab.dropped(Drop::NeighbourQueueFull), 600 - 512);
+    lab.now = Tick(TICKS_PER_SECOND);
+    lab.poll(0);
+    assert_eq!(lab.dropped(Drop::NeighbourTimeout), 0);
+    lab.now = Tick(TICKS_PER_SECOND + 1);
+    lab.poll(0);
+    assert_eq!(lab.dropped(Drop::NeighbourTimeout), 512);
+    lab.check_balance();
+}
+
+#[test]
+fn a_new_mac_and_a_new_route_are_taken_by_the_next_packet() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    lab.receive_one(0, tcp(1, S)).unwrap();
+    let mac = MacAddr([2, 0, 0, 0, 9, 9]);
+    let mut moved = network();
+    moved.set_neighbour(ip(SERVERS[1].0), Adjacency { port: PortId(1), source: LAN, destination: mac });
+    lab.snapshot.network = Arc::new(moved.clone());
+    lab.publish();
+    assert_eq!(read(&lab.receive_one(0, tcp(1, A)).unwrap().1).0, mac);
+
+    let gateway = Some(NextHop { port: PortId(0), gateway: Some("198.51.100.1".parse().unwrap()) });
+    moved.set_routes([("0.0.0.0/0".parse().unwrap(), gateway)]);
+    lab.snapshot.network = Arc::new(moved.clone());
+    lab.publish();
+    let (port, frame) = lab.receive_one(0, tcp(1, A)).unwrap();
+    assert_eq!((port, read(&frame).0), (0, ROUTER));
+
+    moved.set_routes([]);
+    lab.snapshot.network = Arc::new(moved);
+    lab.publish();
+    assert_eq!(lab.receive_one(0, tcp(1, A)), None);
+    assert_eq!(lab.dropped(Drop::NoRoute), 1);
+    lab.check_balance();
+}
+
+#[test]
+fn a_port_used_again_after_time_wait_is_scheduled_anew() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let steps = [(0, tcp(1, S)), (0, tcp(1, A)), (1, tcp_reply(1, 1, F | A)), (0, tcp(1, F | A))];
+    for (port, frame) in steps {
+        lab.receive_one(port, frame).unwrap();
+    }
+    assert_eq!((lab.load(0), lab.load(1)), ((0, 0), (0, 1)));
+    let (_, again) = lab.receive_one(0, tcp(1, S)).unwrap();
+    assert_eq!(read(&again).2.destination(), SERVERS[0]);
+    assert_eq!((lab.load(0), lab.load(1)), ((1, 0), (0, 0)));
+    // Under way, a SYN is only a SYN.
+    let (_, same) = lab.receive_one(0, tcp(1, S)).unwrap();
+    assert_eq!(read(&same).2.destination(), SERVERS[0]);
+}
+
+#[test]
+fn what_a_transmit_queue_does_not_take_is_tried_again_and_then_counted() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    lab.workers[0].wires[1].room = Some(0);
+    let frames: Vec<_> = (0..20).map(|client| tcp(client, S)).collect();
+    assert_eq!(lab.receive(0, 0, &frames), []);
+    assert_eq!(lab.receive(0, 0, &frames), []);
+    assert_eq!(lab.dropped(Drop::TxFull), 40 - BURST as u64);
+    lab.workers[0].wires[1].room = None;
+    assert_eq!(lab.poll(0).len(), BURST);
+    lab.check_balance();
+}
+
+#[test]
+fn time_ends_connections_and_counts_them_out() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    lab.receive(0, 0, &[tcp(1, S), tcp(2, S), frame(WAN, Flow::new(protocol::UDP, (CLIENT, 1), VIP), 0, b"x")]);
+    assert_eq!((lab.load(0), lab.load(1), lab.load(3)), ((1, 0), (1, 0), (0, 1)));
+    for (seconds, left) in [(59, 5), (60, 2), (299, 2), (300, 0)] {
+        lab.now = Tick::from_seconds(seconds);
+        // A worker that has slept catches up a little with every burst.
+        for _ in 0..1_000 {
+            lab.poll(0);
+        }
+        assert_eq!(lab.shared.table.slots_in_use(), left + usize::from(left == 5), "after {seconds} s");
+    }
+    assert!((0..4).all(|destination| lab.load(destination) == (0, 0)));
+}
+
+#[test]
+fn every_truncation_of_a_frame_has_its_place() {
+    let payload = [0x55; 200];
+    for method in [Method::Nat, Method::DirectRouting] {
+        let mut lab = Lab::new(method, 1);
+        for protocol in [protocol::TCP, protocol::UDP] {
+            let whole = frame(WAN, Flow::new(protocol, (CLIENT, 1), VIP), S, &payload);
+            for length in 0..=whole.len() {
+                lab.receive(0, 0, &[whole[..length].to_vec()]);
+                while lab.to_kernel[0].pop().is_some() {}
+                lab.check_balance();
+            }
+        }
+        assert_eq!(lab.counters[0].read().forwarded, 2, "the whole ones");
+    }
+}
+
+proptest! {
+    /// Random bytes, and frames with random bytes changed in them: every one is accounted for.
+    #[test]
+    fn nonsense_is_accounted_for(
+        frames in prop::collection::vec(prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..100),
+            (any::<u8>(), any::<bool>(), prop::collection::vec((14usize..60, any::<u8>()), 0..4), any::<bool>()).prop_map(
+                |(client, udp, changes, repair)| {
+                    let protocol = if udp { protocol::UDP } else { protocol::TCP };
+                    let flow = Flow::new(protocol, (CLIENT, client.into()), VIP);
+                    let mut frame = frame(WAN, flow, client, b"some more bytes");
+                    for (at, value) in changes {
+                        if let Some(byte) = frame.get_mut(at) {
+                            *byte = value;
+                        }
+                    }
+                    // Else nearly all would end at the checksum.
+                    let header = 14..(14 + usize::from(frame[14] & 15) * 4).clamp(34, frame.len());
+                    if repair {
+                        frame[24..26].fill(0);
+                        let check = checksum::verify(&frame[header]);
+                        frame[24..26].copy_from_slice(&check.to_be_bytes());
+                    }
+                    frame
+                },
+            ),
+        ], 1..80),
+        method in prop_oneof![Just(Method::Nat), Just(Method::DirectRouting)],
+    ) {
+        let mut lab = Lab::new(method, 1);
+        for burst in frames.chunks(7) {
+            lab.receive(0, 0, burst);
+        }
+        lab.check_balance();
+        let totals = lab.counters[0].read();
+        prop_assert_eq!(totals.received, frames.len() as u64);
+    }
+}

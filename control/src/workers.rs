@@ -273,15 +273,7 @@ fn service_key(service: &VirtualService) -> Option<ServiceKey> {
     let VirtualService::Address { protocol, address: IpAddr::V4(address), port } = service else {
         return None;
     };
-    Some(ServiceKey { protocol: protocol_number(*protocol)?, address: (*address).into(), port: *port })
-}
-
-fn protocol_number(protocol: Protocol) -> Option<u8> {
-    match protocol {
-        Protocol::Tcp => Some(protocol::TCP),
-        Protocol::Udp => Some(protocol::UDP),
-        Protocol::Sctp => None,
-    }
+    Some(ServiceKey { protocol: protocol.number(), address: (*address).into(), port: *port })
 }
 
 /// The destination as workers see it; `None` for one they cannot forward to.

@@ -1,1 +1,299 @@
+//! Control over a worker that really runs, on a wire of queues: what is typed is what happens to the next packet.
 
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam::queue::ArrayQueue;
+use dataplane::conn::ConnectionTable;
+use dataplane::destination::Destinations;
+use dataplane::network::{Adjacency, MacAddr, NextHop, PortId};
+use dataplane::packet::checksum;
+use dataplane::snapshot;
+use dataplane::wire::memory::MemoryFrame;
+use dataplane::wire::{Burst, Frame, Wire};
+use dataplane::worker::{Port, Worker};
+
+use super::*;
+use crate::engine::Director;
+use crate::model::{Change, ServiceSpec};
+use crate::protocol::{Reply, Request};
+
+const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
+
+/// A wire whose other end is in the test's hands.
+struct QueueWire {
+    incoming: Arc<ArrayQueue<MemoryFrame>>,
+    sent: Arc<ArrayQueue<MemoryFrame>>,
+}
+
+impl Wire for QueueWire {
+    type Frame = MemoryFrame;
+
+    fn receive(&mut self, burst: &mut Burst<MemoryFrame>) {
+        burst.extend(std::iter::from_fn(|| self.incoming.pop()).take(1));
+    }
+
+    fn send(&mut self, burst: &mut Burst<MemoryFrame>) {
+        burst.drain(..).for_each(|frame| drop(self.sent.force_push(frame)));
+    }
+}
+
+struct Scene {
+    director: Director<Workers>,
+    incoming: Arc<ArrayQueue<MemoryFrame>>,
+    sent: Arc<ArrayQueue<MemoryFrame>>,
+    shared: Shared,
+    stop: Arc<AtomicBool>,
+    worker: Option<JoinHandle<()>>,
+    client: u16,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let queue = || Arc::new(ArrayQueue::new(64));
+        let (incoming, sent) = (queue(), queue());
+        let shared = Shared {
+            table: ConnectionTable::shared(64, 64, 1).unwrap(),
+            destinations: Arc::new(Destinations::new(8, 1).unwrap()),
+            requests: Arc::new(ArrayQueue::new(4)),
+        };
+        let first = Arc::new(Snapshot { network: Arc::new(network(MAC)), ..Snapshot::default() });
+        let (publisher, mut subscribers) = snapshot::channel(1, &first);
+        let counters = Arc::new(Counters::default());
+        let wire = QueueWire { incoming: incoming.clone(), sent: sent.clone() };
+        let ports = vec![Port { mac: MAC, wire, kernel: None }];
+        let mut worker = Worker::new(0, ports, &shared, subscribers.remove(0), counters.clone(), Tick(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let worker = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                worker.poll(Tick(0));
+                std::thread::yield_now();
+            }
+        });
+        let surroundings =
+            Surroundings { now: Box::new(|| Tick(0)), ports: Box::new(Vec::new), servers: Box::new(|_| {}) };
+        let workers = Workers::new(shared.clone(), publisher, first, vec![(1, counters)], surroundings);
+        let director = Director::new(workers, 8, Instant::now());
+        Self { director, incoming, sent, shared, stop, worker: Some(worker), client: 0 }
+    }
+
+    fn request(&mut self, request: &Request) -> Result<Reply, String> {
+        self.director.handle(request, Instant::now()).map_err(|refusal| refusal.to_string())
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), String> {
+        self.request(&Request::Change(change)).map(drop)
+    }
+
+    fn service(&mut self, scheduler: &str) -> Change {
+        Change::AddService(ServiceSpec { scheduler: scheduler.into(), ..ServiceSpec::new(key()) })
+    }
+
+    /// A new connection's SYN: the last byte of the address of the server it went to, if it went to one.
+    fn connect(&mut self) -> Option<u8> {
+        self.client += 1;
+        self.send(self.client, 2)
+    }
+
+    fn connect_many(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.connect().expect("a server")).collect()
+    }
+
+    /// A packet from this port of the client, with these TCP flags.
+    fn send(&mut self, client: u16, flags: u8) -> Option<u8> {
+        let before = self.done();
+        self.incoming.push(MemoryFrame::new(&segment(client, flags))).unwrap();
+        while self.done() == before {
+            std::thread::yield_now();
+        }
+        self.sent.pop().map(|frame| frame.data()[14 + 19])
+    }
+
+    /// Frames that have found their end.
+    fn done(&self) -> u64 {
+        let count =
+            |w: &WorkerCounters| w.forwarded + w.to_kernel + w.dropped.iter().map(|d| d.count).sum::<u64>();
+        self.director.dataplane().counters().iter().map(count).sum()
+    }
+
+    fn halt(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(worker) = self.worker.take() {
+            worker.join().unwrap();
+        }
+    }
+}
+
+impl std::ops::Drop for Scene {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+fn key() -> VirtualService {
+    VirtualService::Address { protocol: Protocol::Tcp, address: VIP.into(), port: 80 }
+}
+
+fn server(last: u8, weight: u32) -> DestinationSpec {
+    let address = IpAddr::from([192, 0, 2, last]);
+    DestinationSpec { weight, method: ForwardingMethod::Masquerade, ..DestinationSpec::new(address, 80) }
+}
+
+fn add(last: u8, weight: u32) -> Change {
+    Change::AddDestination { service: key(), destination: server(last, weight) }
+}
+
+fn edit(last: u8, weight: u32) -> Change {
+    Change::EditDestination { service: key(), destination: server(last, weight) }
+}
+
+fn delete(last: u8) -> Change {
+    Change::DeleteDestination { service: key(), address: [192, 0, 2, last].into(), port: 80 }
+}
+
+fn network(server_mac: MacAddr) -> Network {
+    let mut network = Network::default();
+    let hop = Some(NextHop { port: PortId(0), gateway: Some([192, 0, 2, 1].into()) });
+    network.set_routes([("0.0.0.0/0".parse().unwrap(), hop)]);
+    let adjacency = Adjacency { port: PortId(0), source: MAC, destination: server_mac };
+    network.set_neighbour([192, 0, 2, 1].into(), adjacency);
+    network
+}
+
+/// TCP from 203.0.113.9 to the VIP, with no more in it than its headers.
+fn segment(client: u16, flags: u8) -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 203, 0, 113, 9];
+    ip.extend(VIP.octets());
+    let check = checksum::verify(&ip);
+    ip[10..12].copy_from_slice(&check.to_be_bytes());
+    let mut tcp = [client.to_be_bytes(), [0, 80]].concat();
+    tcp.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0]);
+    [&MAC.0[..], &MAC.0, &[8, 0], &ip, &tcp].concat()
+}
+
+/// As a Linux kernel chose, with r1 = .101, r2 = .102 and r3 = .103 (tests/data/sched/wrr.txt of the dataplane).
+const KERNEL: [&[u8]; 4] = [
+    &[103, 102, 101, 103, 103, 102, 103, 102],
+    &[102, 101, 102, 102, 101, 102, 102, 101],
+    &[103, 102, 101, 103, 103, 102, 103, 102],
+    &[103, 102, 103, 103, 102, 103, 102, 103],
+];
+
+#[test]
+fn the_next_connection_follows_each_change() {
+    let mut scene = Scene::new();
+    let service = scene.service("wrr");
+    for change in [service, add(101, 1), add(102, 2), add(103, 3)] {
+        scene.change(change).unwrap();
+    }
+    assert_eq!(scene.connect_many(8), KERNEL[0]);
+    scene.change(edit(103, 0)).unwrap();
+    assert_eq!(scene.connect_many(8), KERNEL[1]);
+    scene.change(edit(103, 3)).unwrap();
+    assert_eq!(scene.connect_many(8), KERNEL[2]);
+    scene.change(delete(101)).unwrap();
+    assert_eq!(scene.connect_many(8), KERNEL[3]);
+}
+
+#[test]
+fn a_batch_is_as_good_as_its_lines_one_by_one() {
+    let mut scene = Scene::new();
+    let changes = vec![scene.service("wrr"), add(101, 1), add(102, 2), add(103, 3)];
+    scene.request(&Request::Batch(changes)).unwrap();
+    assert_eq!(scene.connect_many(8), KERNEL[0]);
+}
+
+#[test]
+fn turns_are_kept_by_edits_and_forgotten_with_the_service() {
+    let mut scene = Scene::new();
+    let service = scene.service("rr");
+    for change in [service.clone(), add(101, 1), add(102, 1)] {
+        scene.change(change).unwrap();
+    }
+    assert_eq!(scene.connect_many(1), [102]);
+    scene.change(edit(102, 5)).unwrap();
+    assert_eq!(scene.connect_many(1), [101]);
+    for change in [Change::DeleteService(key()), service, add(101, 1), add(102, 1)] {
+        scene.change(change).unwrap();
+    }
+    assert_eq!(scene.connect_many(1), [102]);
+}
+
+#[test]
+fn a_deleted_server_gets_nothing_and_its_connections_come_back_with_it() {
+    let mut scene = Scene::new();
+    let service = scene.service("rr");
+    for change in [service, add(101, 1), add(102, 1)] {
+        scene.change(change).unwrap();
+    }
+    assert_eq!(scene.connect_many(2), [102, 101]);
+    scene.change(delete(102)).unwrap();
+    assert_eq!(scene.connect_many(3), [101, 101, 101]);
+    assert_eq!(scene.send(1, 0x10), None, "silence");
+    scene.change(add(102, 1)).unwrap();
+    assert_eq!(scene.send(1, 0x10), Some(102));
+    scene.change(edit(102, 0)).unwrap();
+    assert_eq!(scene.connect_many(2), [101, 101], "weight 0 takes nothing new");
+    assert_eq!(scene.send(1, 0x10), Some(102), "and keeps what it has");
+}
+
+#[test]
+fn a_new_network_is_taken() {
+    let mut scene = Scene::new();
+    let service = scene.service("rr");
+    scene.change(service).unwrap();
+    scene.change(add(101, 1)).unwrap();
+    scene.connect().unwrap();
+    let mac = MacAddr([2, 0, 0, 0, 0, 7]);
+    scene.director.dataplane_mut().set_network(Arc::new(network(mac)));
+    while !scene.director.dataplane().collect() {
+        std::thread::yield_now();
+    }
+    scene.incoming.push(MemoryFrame::new(&segment(1, 0x10))).unwrap();
+    let sent = loop {
+        match scene.sent.pop() {
+            Some(frame) => break frame,
+            None => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(sent.data()[..6], mac.0);
+}
+
+#[test]
+fn what_no_worker_takes_is_refused_whole() {
+    let mut scene = Scene::new();
+    let service = scene.service("rr");
+    scene.change(service).unwrap();
+    // A worker that is there and does not run.
+    scene.halt();
+    let (publisher, subscribers) = snapshot::channel(1, &scene.director.dataplane().snapshot);
+    scene.director.dataplane_mut().publisher = publisher;
+    let refused = scene.change(add(101, 1)).unwrap_err();
+    assert!(refused.contains("has not taken the new configuration"), "{refused}");
+    let Reply::Services(list) = scene.request(&Request::Services { service: None }).unwrap() else {
+        panic!()
+    };
+    assert!(list.services[0].destinations.is_empty());
+    drop(subscribers);
+}
+
+#[test]
+fn connections_are_listed_as_ipvs_does() {
+    let mut scene = Scene::new();
+    let service = scene.service("rr");
+    scene.change(service).unwrap();
+    scene.change(add(101, 1)).unwrap();
+    scene.connect().unwrap();
+    let Reply::Connections { rows, .. } = scene.request(&Request::Connections).unwrap() else { panic!() };
+    let row = &rows[0];
+    assert_eq!(
+        (rows.len(), row.protocol, row.state.as_str(), row.expires),
+        (1, Some(Protocol::Tcp), "SYN_RECV", 60)
+    );
+    let shown = [row.client, row.virtual_address, row.destination].map(|a| a.to_string());
+    assert_eq!(shown, ["203.0.113.9:1", "198.51.100.8:80", "192.0.2.101:80"]);
+    assert_eq!(scene.shared.destinations.load(0).active(), 1);
+}

@@ -227,7 +227,10 @@ fn direct_routing_changes_the_frame_header_and_the_time_to_live() {
     let mut lab = Lab::new(Method::DirectRouting, 1);
     let before = tcp(4000, S);
     let (port, after) = lab.receive_one(0, before.clone()).unwrap();
-    assert_eq!((port, read(&after)), (1, (SERVER_MACS[1], LAN, Flow::new(protocol::TCP, (CLIENT, 4000), VIP))));
+    assert_eq!(
+        (port, read(&after)),
+        (1, (SERVER_MACS[1], LAN, Flow::new(protocol::TCP, (CLIENT, 4000), VIP)))
+    );
     let differs = |at: &usize| before[*at] != after.data()[*at];
     let changed: Vec<_> = (14..before.len()).filter(differs).collect();
     assert_eq!(changed, [14 + 8, 14 + 10], "time to live, and the checksum for it");
@@ -278,7 +281,17 @@ fn linux_gets_what_is_nobodys() {
     let mut broadcast = tcp(1, S);
     broadcast[..6].fill(0xff);
     let other_port = frame(WAN, Flow::new(protocol::TCP, (CLIENT, 1), (VIP.0, 22)), S, b"");
-    let frames = [arp, icmp, broadcast, other_port, tcp(1, A), tcp(1, F | A), tcp(1, R), tcp(1, S | R), tcp_reply(0, 1, S | A)];
+    let frames = [
+        arp,
+        icmp,
+        broadcast,
+        other_port,
+        tcp(1, A),
+        tcp(1, F | A),
+        tcp(1, R),
+        tcp(1, S | R),
+        tcp_reply(0, 1, S | A),
+    ];
     for (n, frame) in frames.iter().enumerate() {
         let port = usize::from(frame[..6] == LAN.0);
         assert_eq!(lab.receive_one(port, frame.clone()), None, "frame {n}");
@@ -465,7 +478,11 @@ fn what_a_transmit_queue_does_not_take_is_tried_again_and_then_counted() {
 #[test]
 fn time_ends_connections_and_counts_them_out() {
     let mut lab = Lab::new(Method::Nat, 1);
-    lab.receive(0, 0, &[tcp(1, S), tcp(2, S), frame(WAN, Flow::new(protocol::UDP, (CLIENT, 1), VIP), 0, b"x")]);
+    lab.receive(
+        0,
+        0,
+        &[tcp(1, S), tcp(2, S), frame(WAN, Flow::new(protocol::UDP, (CLIENT, 1), VIP), 0, b"x")],
+    );
     assert_eq!((lab.load(0), lab.load(1), lab.load(3)), ((1, 0), (1, 0), (0, 1)));
     for (seconds, left) in [(59, 5), (60, 2), (299, 2), (300, 0)] {
         lab.now = Tick::from_seconds(seconds);

@@ -34,12 +34,23 @@ pub struct Resolve {
     pub neighbour: IpAddr,
 }
 
+/// Snapshots that a worker may hand back before control collects them. Control collects whenever it publishes, and between
+/// two publications a worker takes two at most.
+const RETURNED: usize = 4;
+
 struct Mailbox<T> {
     /// Counts publications, so that a worker sees with one load that there is nothing new.
     published: CachePadded<AtomicU64>,
     next: ArrayQueue<Arc<T>>,
     returned: ArrayQueue<Arc<T>>,
     closed: AtomicBool,
+}
+
+impl<T> Mailbox<T> {
+    /// Drops what the worker has handed back.
+    fn collect(&self) {
+        while self.returned.pop().is_some() {}
+    }
 }
 
 /// Control's end.
@@ -60,7 +71,7 @@ pub fn channel<T>(workers: usize, first: &Arc<T>) -> (Publisher<T>, Vec<Subscrib
         Arc::new(Mailbox {
             published: CachePadded::new(AtomicU64::new(0)),
             next: ArrayQueue::new(1),
-            returned: ArrayQueue::new(1),
+            returned: ArrayQueue::new(RETURNED),
             closed: AtomicBool::new(false),
         })
     };
@@ -75,7 +86,7 @@ impl<T> Publisher<T> {
     /// Makes `new` what every worker sees at its next burst. One that had not been taken yet is passed over.
     pub fn publish(&self, new: &Arc<T>) {
         for mailbox in &self.mailboxes {
-            drop(mailbox.returned.pop());
+            mailbox.collect();
             drop(mailbox.next.force_push(new.clone()));
             // Release: who sees the count finds the snapshot. Pairs with the Acquire in `refresh`.
             mailbox.published.fetch_add(1, Ordering::Release);
@@ -85,7 +96,7 @@ impl<T> Publisher<T> {
     /// Frees what workers have handed back. True once every worker has taken what was published last.
     pub fn settled(&self) -> bool {
         self.mailboxes.iter().all(|mailbox| {
-            drop(mailbox.returned.pop());
+            mailbox.collect();
             mailbox.next.is_empty() || mailbox.closed.load(Ordering::Acquire)
         })
     }
@@ -108,7 +119,7 @@ impl<T> Subscriber<T> {
 
     #[cold]
     fn take(&mut self, published: u64) -> bool {
-        // As long as control has not collected the one before, we keep what we have: dropping is not our work.
+        // As long as control has not collected those before, we keep what we have: dropping is not our work.
         if self.mailbox.returned.is_full() {
             return false;
         }
@@ -148,17 +159,21 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_waits_for_control_to_collect() {
-        let (publisher, mut workers) = channel(1, &Arc::new(1));
-        publisher.publish(&Arc::new(2));
-        assert!(workers[0].refresh());
-        // Published after the collection in `publish`, before ours is handed back: the box is full.
-        workers[0].mailbox.next.push(Arc::new(3)).unwrap();
-        workers[0].mailbox.published.fetch_add(1, Ordering::Release);
-        assert!(!workers[0].refresh());
-        assert!(!publisher.settled(), "not taken; but the old one is collected now");
-        assert!(workers[0].refresh());
-        assert_eq!(*workers[0].current(), 3);
+    fn a_worker_that_cannot_hand_back_keeps_what_it_has() {
+        let (publisher, mut workers) = channel(1, &Arc::new(0));
+        let worker = &mut workers[0];
+        for n in 1..=RETURNED {
+            // As control does, but for the collection.
+            worker.mailbox.next.push(Arc::new(n)).unwrap();
+            worker.mailbox.published.fetch_add(1, Ordering::Release);
+            assert!(worker.refresh());
+        }
+        worker.mailbox.next.push(Arc::new(99)).unwrap();
+        worker.mailbox.published.fetch_add(1, Ordering::Release);
+        assert!(!worker.refresh());
+        assert!(!publisher.settled(), "not taken; but what was handed back is collected now");
+        assert!(worker.refresh());
+        assert_eq!(*worker.current(), 99);
     }
 
     #[test]

@@ -265,7 +265,8 @@ fn workers_of(
 fn shared(config: &Config) -> anyhow::Result<Shared> {
     let (sizes, workers) = (&config.connections, config.cores.len());
     Ok(Shared {
-        table: ConnectionTable::shared(sizes.buckets as usize, sizes.capacity, workers)
+        table: ConnectionTable::new(sizes.buckets as usize, sizes.capacity, workers)
+            .map(Arc::new)
             .context("cannot reserve the connection table; choose smaller [connections]")?,
         destinations: Destinations::new(sizes.destinations as usize, workers)
             .map(Arc::new)

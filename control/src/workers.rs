@@ -24,6 +24,9 @@ use crate::table::{self, DestinationId, ServiceId, ServiceTable};
 /// long is not running.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Who is told the addresses of all real servers.
+pub type ServersListener = Box<dyn Fn(&[IpAddr])>;
+
 /// What control needs of the daemon besides the workers' shared state.
 pub struct Surroundings {
     /// The time as workers see it.
@@ -31,7 +34,7 @@ pub struct Surroundings {
     /// The ports and what their drivers say of them.
     pub ports: Box<dyn Fn() -> Vec<PortInfo>>,
     /// To be told the real servers' addresses whenever they change: their neighbours are to be kept resolved.
-    pub servers: Box<dyn Fn(&[IpAddr])>,
+    pub servers: ServersListener,
 }
 
 /// A service that workers see, as long as it is the same one.

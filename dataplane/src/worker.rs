@@ -21,7 +21,7 @@ use crate::packet::tcp::Flags;
 use crate::parse::{Packet, Parsed, parse};
 use crate::snapshot::{Resolve, Snapshot, Subscriber};
 use crate::time::Tick;
-use crate::wire::{BURST, Burst, Wire};
+use crate::wire::{BURST, Burst, Frame, Wire};
 
 /// A port as one worker has it.
 pub struct Port<W: Wire> {
@@ -120,6 +120,7 @@ impl<W: Wire> Worker<W> {
         let mac = self.macs[usize::from(port.0)];
         let table = self.connections.table();
 
+        burst.iter().for_each(Frame::prefetch);
         let parsed: ArrayVec<(Parsed, Hash), BURST> = burst
             .iter()
             .map(|frame| match parse(frame, mac) {

@@ -55,7 +55,7 @@ impl Scene {
         let queue = || Arc::new(ArrayQueue::new(64));
         let (incoming, sent) = (queue(), queue());
         let shared = Shared {
-            table: ConnectionTable::shared(64, 64, 1).unwrap(),
+            table: Arc::new(ConnectionTable::new(64, 64, 1).unwrap()),
             destinations: Arc::new(Destinations::new(8, 1).unwrap()),
             requests: Arc::new(ArrayQueue::new(4)),
         };

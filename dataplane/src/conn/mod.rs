@@ -3,6 +3,7 @@
 //! - [`table`]: buckets of one cache line that lead to entries by index; look-up, insertion, removal.
 //! - [`entry`]: one connection, in one cache line.
 //! - [`pool`]: which entries are free, and when a dead one may be used again.
+//! - [`View`]: a connection as lists show it.
 //! - [`wheel`]: when a connection is to be looked at because its time may be up.
 //! - [`state`]: TCP's and UDP's states and what moves between them, as IPVS has it.
 //!
@@ -13,12 +14,14 @@ pub mod entry;
 pub mod pool;
 pub mod state;
 pub mod table;
+mod view;
 pub mod wheel;
 
-pub use connections::{Connections, OpenError, View};
+pub use connections::{Connections, Ended, OpenError};
 pub use entry::{Direction, Index, Method, NewConnection};
 pub use state::{State, Timeouts};
 pub use table::ConnectionTable;
+pub use view::View;
 
 #[cfg(test)]
 #[cfg(loom)]

@@ -26,7 +26,7 @@ fn new(client: u16) -> NewConnection {
 }
 
 fn table() -> Arc<ConnectionTable> {
-    ConnectionTable::shared(2, 4, 2).unwrap()
+    Arc::new(ConnectionTable::new(2, 4, 2).unwrap())
 }
 
 /// Checks all schedules with at most this many preemptions: with three, as experience has it, all bugs of note.
@@ -89,7 +89,7 @@ fn what_is_found_is_whole() {
 fn an_entry_in_use_is_not_given_another_connection() {
     check(|| {
         // One entry in all: whoever opens the second connection must wait for the first to be out of all hands.
-        let table = ConnectionTable::shared(2, 1, 2).unwrap();
+        let table = Arc::new(ConnectionTable::new(2, 1, 2).unwrap());
         let mut connections = Connections::new(table.clone(), 0, Tick(0));
         let index = connections.open(&new(7), &Timeouts::default(), Tick(0)).unwrap();
         let other = {

@@ -30,7 +30,7 @@ fn find(connections: &Connections, flow: Flow) -> Option<table::Found> {
 }
 
 fn connections(buckets: usize, capacity: u32) -> Connections {
-    Connections::new(ConnectionTable::shared(buckets, capacity, 1).unwrap(), 0, Tick(0))
+    Connections::new(Arc::new(ConnectionTable::new(buckets, capacity, 1).unwrap()), 0, Tick(0))
 }
 
 /// Lets time pass, and everything that is to happen by then happen. Gives the number of connections that ended.
@@ -167,7 +167,7 @@ fn lists_show_what_is_there() {
 #[test]
 fn workers_at_odds_leave_nothing_behind() {
     const WORKERS: usize = 4;
-    let table = ConnectionTable::shared(64, 256, WORKERS).unwrap();
+    let table = Arc::new(ConnectionTable::new(64, 256, WORKERS).unwrap());
     let opened: Vec<usize> = std::thread::scope(|scope| {
         let workers = (0..WORKERS).map(|worker| {
             let table: Arc<ConnectionTable> = table.clone();
@@ -222,7 +222,7 @@ proptest! {
         let mut model: HashMap<u32, (Index, State, Tick)> = HashMap::new();
         let mut now = Tick(u32::MAX - 500);
         all.expire(&timeouts, now, |_| {});
-        let mut all = Connections::new(ConnectionTable::shared(16, 24, 1).unwrap(), 0, now);
+        let mut all = Connections::new(Arc::new(ConnectionTable::new(16, 24, 1).unwrap()), 0, now);
         for (what, client, seconds) in steps {
             match what {
                 0 => {

@@ -78,7 +78,7 @@ fn forwarded(frame: &mut MemoryFrame, method: Method, direction: Direction) -> R
     let Parsed::Packet(packet) = parse(frame, MacAddr([2, 0, 0, 0, 0, 1])) else {
         panic!("not a packet: {frame:?}")
     };
-    let table = ConnectionTable::shared(8, 8, 1).unwrap();
+    let table = Arc::new(ConnectionTable::new(8, 8, 1).unwrap());
     let mut connections = Connections::new(table, 0, Tick(0));
     let flow = Flow::new(packet.flow.protocol(), CLIENT, VIRTUAL);
     let new = NewConnection { flow, server: SERVER, method, destination: 0, state: State::Established };

@@ -136,7 +136,7 @@ impl Lab {
             timeouts: Timeouts::default(),
         };
         let shared = Shared {
-            table: ConnectionTable::shared(64, 64, workers).unwrap(),
+            table: Arc::new(ConnectionTable::new(64, 64, workers).unwrap()),
             destinations: Arc::new(Destinations::new(8, workers).unwrap()),
             requests: Arc::new(ArrayQueue::new(4)),
         };

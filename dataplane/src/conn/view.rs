@@ -1,0 +1,56 @@
+//! Connections as lists show them. Reads entries while workers use them, and disturbs nobody.
+
+use super::entry::{Index, Method};
+use super::state::{State, Timeouts};
+use super::table::ConnectionTable;
+use crate::parse::Flow;
+use crate::sync::{Ordering, fence};
+use crate::time::Tick;
+
+/// A connection as a list shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The client's flow, to the virtual address.
+    pub flow: Flow,
+    /// The real server: address as a number, port.
+    pub server: (u32, u16),
+    /// How packets reach it.
+    pub method: Method,
+    /// Whose counters it counts for.
+    pub destination: u32,
+    /// Its state.
+    pub state: State,
+    /// Ticks until it ends if no packet comes; not below 0.
+    pub expires: u32,
+}
+
+impl ConnectionTable {
+    /// The connection in the entry at `index`, if there is one. For lists: may be called from any thread at any time,
+    /// and gives what was there at one moment or nothing.
+    pub fn view(&self, index: Index, timeouts: &Timeouts, now: Tick) -> Option<View> {
+        let entry = self.entry(index);
+        let life = entry.life();
+        if !life.is_alive() {
+            return None;
+        }
+        let left = entry.last_seen().after(timeouts.of(life.state())).since(now);
+        let view = View {
+            flow: entry.flow(),
+            server: entry.server(),
+            method: entry.method(),
+            destination: entry.destination(),
+            state: life.state(),
+            expires: left.max(0) as u32,
+        };
+        // The reads above come before the one below; a life that ended meanwhile may have been filled anew.
+        fence(Ordering::Acquire);
+        let after = entry.life();
+        (after.is_alive() && after.generation() == life.generation()).then_some(view)
+    }
+
+    /// All connections there are, for lists. Reads every entry that has ever been used.
+    pub fn views(&self, timeouts: Timeouts, now: Tick) -> impl Iterator<Item = View> + '_ {
+        let used = self.shared.touched().min(self.entries().len());
+        (0..used as u32).filter_map(move |index| self.view(Index(index), &timeouts, now))
+    }
+}

@@ -3,6 +3,8 @@
 use anyhow::{Context, bail};
 use control::config::{Config, HugePages};
 use dpdk_sys::Eal;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use tracing::warn;
 
 use crate::ports;
@@ -10,12 +12,21 @@ use crate::ports;
 /// Starts the EAL for the workers and ports of `config`. The calling thread, and the threads it starts from now on, run
 /// on those of `cores` that no worker has.
 pub fn start(config: &Config, cores: &[usize]) -> anyhow::Result<Eal> {
-    let arguments = arguments(config, cores)?;
+    let control = control_cores(config, cores);
+    keep_to(&control)?;
+    let arguments = arguments(config, &control)?;
     tracing::debug!(?arguments, "starting the EAL");
     Eal::init(&arguments).context("DPDK does not start; its own words are above")
 }
 
-fn arguments(config: &Config, cores: &[usize]) -> anyhow::Result<Vec<String>> {
+/// Keeps this process to `cores`: the EAL puts its own threads on those of the process that it was not told of.
+fn keep_to(cores: &[usize]) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    let all = cores.iter().try_for_each(|core| set.set(*core));
+    all.and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).context("cannot keep off the workers' cores")
+}
+
+fn arguments(config: &Config, control: &[usize]) -> anyhow::Result<Vec<String>> {
     let mut arguments = config.eal.arguments.clone();
     let given = |names: &[&str]| {
         let is = |argument: &String, name: &str| {
@@ -24,7 +35,7 @@ fn arguments(config: &Config, cores: &[usize]) -> anyhow::Result<Vec<String>> {
         config.eal.arguments.iter().any(|argument| names.iter().any(|name| is(argument, name)))
     };
     if !given(&["-l", "-c", "--lcores"]) {
-        arguments.extend(["--lcores".into(), format!("0@({})", control_cores(config, cores))]);
+        arguments.extend(["--lcores".into(), format!("0@({})", list(control))]);
     }
     // Its socket would outlive us: the library that makes it removes it only when the process exits.
     if !given(&["--telemetry", "--no-telemetry"]) {
@@ -61,11 +72,14 @@ fn arguments(config: &Config, cores: &[usize]) -> anyhow::Result<Vec<String>> {
     Ok(arguments)
 }
 
-/// The cores for everything but workers, as a list for `--lcores`. Where workers have all, they are shared.
-fn control_cores(config: &Config, cores: &[usize]) -> String {
-    let free: Vec<_> = cores.iter().filter(|core| !config.cores.contains(core)).collect();
-    let list = if free.is_empty() { cores.iter().collect() } else { free };
-    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+/// The cores for everything but workers. Where workers have all, they are shared.
+fn control_cores(config: &Config, cores: &[usize]) -> Vec<usize> {
+    let free: Vec<_> = cores.iter().copied().filter(|core| !config.cores.contains(core)).collect();
+    if free.is_empty() { cores.to_vec() } else { free }
+}
+
+fn list(cores: &[usize]) -> String {
+    cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn wants_huge_pages(wish: HugePages) -> anyhow::Result<bool> {
@@ -110,7 +124,7 @@ mod tests {
         let ports = ports.map(|(n, device)| format!("[[port]]\nname = \"p{n}\"\ndevice = \"{device}\"\n"));
         let text = format!("[eal]\n{eal}\n[workers]\ncores = [1]\n{}", ports.collect::<String>());
         let config = Config::parse(&text, Path::new("test.toml"), &[0, 1, 3]).unwrap();
-        arguments(&config, &[0, 1, 3]).unwrap()
+        arguments(&config, &control_cores(&config, &[0, 1, 3])).unwrap()
     }
 
     #[test]

@@ -98,9 +98,9 @@ pub struct Port {
     pub name: String,
     /// The DPDK device; unique.
     pub device: String,
-    /// Descriptors of each queue; the device's own preference if `None`.
+    /// Descriptors of each queue; 1024 if `None`.
     pub descriptors: Option<NonZeroU16>,
-    /// The MTU in bytes, without the Ethernet header; the device's own if `None`.
+    /// The MTU in bytes, without the Ethernet header; 1500 if `None`.
     pub mtu: Option<u16>,
     /// Whether frames for other MAC addresses are received too.
     pub promiscuous: bool,

@@ -25,6 +25,7 @@ pub fn counters(out: &mut dyn Write, workers: &[WorkerCounters]) -> io::Result<(
     row(out, "forwarded", &|w| w.forwarded)?;
     row(out, "to kernel", &|w| w.to_kernel)?;
     row(out, "from kernel", &|w| w.from_kernel)?;
+    row(out, "from kernel, not sent", &|w| w.from_kernel_dropped)?;
     let dropped = |w: &WorkerCounters| w.dropped.iter().map(|d| d.count).sum();
     row(out, "dropped", &dropped)?;
     let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();

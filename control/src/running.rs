@@ -73,6 +73,9 @@ pub struct WorkerCounters {
     pub to_kernel: u64,
     /// Taken from Linux and sent.
     pub from_kernel: u64,
+    /// Taken from Linux and not sent, because the port's queue was full. Not among `dropped`.
+    #[serde(default)]
+    pub from_kernel_dropped: u64,
     /// Dropped, by the name of the reason. Reasons with a count of 0 may be left out.
     pub dropped: Vec<NamedCount>,
 }

@@ -234,6 +234,7 @@ impl Dataplane for Workers {
                 forwarded: totals.forwarded,
                 to_kernel: totals.to_kernel,
                 from_kernel: totals.from_kernel,
+                from_kernel_dropped: totals.from_kernel_dropped,
                 dropped: dropped.filter(|d| d.count > 0).collect(),
             }
         };

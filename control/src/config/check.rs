@@ -102,7 +102,7 @@ fn connections(raw: raw::Connections) -> Result<Connections, Wrong> {
         None => default_buckets(capacity),
         Some(given) => {
             let (at, value) = (Some(given.span()), *given.get_ref());
-            let buckets = size("buckets", Some(given), 0)?;
+            let buckets: u32 = number("buckets", given, i64::from(LEAST_BUCKETS), MAX_ENTRIES)?;
             if !buckets.is_power_of_two() {
                 let above = buckets.next_power_of_two();
                 return Err((at, Problem::Buckets { value, below: above / 2, above }));
@@ -113,11 +113,14 @@ fn connections(raw: raw::Connections) -> Result<Connections, Wrong> {
     Ok(Connections { buckets, capacity, destinations })
 }
 
+/// A connection may be in one of eight buckets that follow each other, which must not come round to the first.
+const LEAST_BUCKETS: u32 = 8;
+
 /// A full table should not fill its buckets: a connection of NAT is found from both sides, so it takes two places,
 /// and a bucket has a handful. 0.476 buckets a connection leave room for the unevenness of hashing.
 fn default_buckets(capacity: u32) -> u32 {
     let least = (u64::from(capacity) * 476).div_ceil(1000);
-    u32::try_from(least.next_power_of_two()).unwrap_or(1 << 31)
+    u32::try_from(least.next_power_of_two()).unwrap_or(1 << 31).max(LEAST_BUCKETS)
 }
 
 fn size(key: &'static str, raw: Option<Spanned<i64>>, default: u32) -> Result<u32, Wrong> {

@@ -108,7 +108,7 @@ port = "a port with a long name"
 #[test]
 fn buckets_follow_the_capacity() {
     for (capacity, buckets) in
-        [(1_i64, 1), (1000, 512), (1 << 20, 1 << 19), (2_202_010, 1 << 20), (1 << 31, 1 << 30)]
+        [(1_i64, 8), (1000, 512), (1 << 20, 1 << 19), (2_202_010, 1 << 20), (1 << 31, 1 << 30)]
     {
         let config = parse(&format!("{LEAST}[connections]\ncapacity = {capacity}\n")).unwrap();
         assert_eq!(config.connections.buckets, buckets, "capacity {capacity}");

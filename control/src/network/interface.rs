@@ -1,6 +1,6 @@
 //! Setting up a port's interface in Linux: the address of its port, MTU, IP addresses, up.
 //!
-//! The interface itself is made by DPDK, and goes with it. Routes are none of this module's business.
+//! The daemon makes the interface itself, and takes it away. Routes are none of this module's business.
 
 use dataplane::network::MacAddr;
 use futures_util::TryStreamExt;
@@ -53,14 +53,13 @@ pub async fn bring_up(setup: &Setup) -> Result<u32, InterfaceError> {
     })?;
     let steps = async {
         let links = handle.link().get().match_name(setup.name.clone()).execute();
-        let link = std::pin::pin!(links)
-            .try_next()
-            .await
-            .map_err(|e| error("be found".into(), "did DPDK make it? its log says why not", reason(&e)))?;
+        let link = std::pin::pin!(links).try_next().await.map_err(|e| {
+            error("be found".into(), "has somebody deleted or renamed it since director made it?", reason(&e))
+        })?;
         let Some(LinkMessage { header, .. }) = link else {
             return Err(error(
                 "be found".into(),
-                "did DPDK make it? its log says why not",
+                "has somebody deleted or renamed it since director made it?",
                 "no answer".into(),
             ));
         };

@@ -48,7 +48,15 @@ impl Dataplane for Memory {
             NamedCount { name: "truncated".into(), count: 0 },
         ];
         vec![
-            WorkerCounters { core: 1, received: 10, forwarded: 7, to_kernel: 1, from_kernel: 3, dropped },
+            WorkerCounters {
+                core: 1,
+                received: 10,
+                forwarded: 7,
+                to_kernel: 1,
+                from_kernel: 3,
+                from_kernel_dropped: 0,
+                dropped,
+            },
             WorkerCounters { core: 3, received: 5, forwarded: 5, ..WorkerCounters::default() },
         ]
     }

@@ -1,6 +1,6 @@
 //! Forward: what each forwarding method changes in a packet. The frame header is not among it; see [`crate::egress`].
 //!
-//! Every method takes one off the time to live, as IPVS does since Linux 4.16, so that a packet that two directors send
+//! Every method takes one off the time to live, as IPVS does, so that a packet that two directors send
 //! to each other does not do so for ever.
 
 mod dr;

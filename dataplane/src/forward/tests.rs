@@ -1,5 +1,7 @@
 //! Packet in, packet out: one row a case. The frames were made with scapy, checksums included.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::conn::{ConnectionTable, Connections, NewConnection, State, Timeouts};
 use crate::network::MacAddr;

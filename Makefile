@@ -2,15 +2,17 @@
 # and need root, because they build a lab of network namespaces.
 #
 #   make demo [MODE=nat|dr] [WIRE=af-packet|af-xdp] [KEEP=1]
+#   make bench [QUICK=1] measures the fast path; a table, and target/bench/bench.json
 #   make stop            takes down the labs that KEEP=1 left up
 
 MODE ?= nat
 WIRE ?= af-packet
 KEEP ?=
+QUICK ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo stop test deps root build check test-unit test-loom test-e2e
+.PHONY: help demo bench stop test deps root build check test-unit test-loom test-e2e
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -18,6 +20,11 @@ help:
 demo: root deps
 	cargo build --release -p director -p control -p lab --bins
 	target/release/demo --mode $(MODE) --wire $(WIRE) $(if $(KEEP),--keep)
+
+# With the machine to itself: figures in cycles are worth little beside other work.
+bench: deps
+	cargo build --release -p bench
+	target/release/bench $(if $(QUICK),--quick)
 
 stop:
 	target/release/demo --stop

@@ -1,0 +1,241 @@
+//! A director to measure: the dataplane's own worker, with the table, service, servers, route and neighbours that the
+//! traffic needs, and a generator as its only wire.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use crossbeam::queue::ArrayQueue;
+use dataplane::conn::{ConnectionTable, Method};
+use dataplane::counters::{Drop, WorkerCounters};
+use dataplane::destination::Destinations;
+use dataplane::network::{Adjacency, Network, NextHop, PortId};
+use dataplane::packet::protocol;
+use dataplane::schedule;
+use dataplane::service::{Destination, Service, ServiceKey, Services};
+use dataplane::snapshot::{self, Snapshot};
+use dataplane::time::{Clock, Tick};
+use dataplane::worker::{Port, Shared, Worker};
+use dpdk_sys::tsc;
+
+use crate::Mode;
+use crate::check::check;
+use crate::generator::{Generator, Order};
+use crate::traffic::{self, DIRECTOR, GATEWAY, GATEWAY_ADDRESS, Phase, Protocol, SERVERS, Sender, Stream};
+
+/// One frame in how many may be lost. Connections that the table has no room for are refused, which is a figure of the
+/// report; with more than these a figure in cycles would be one of dropping.
+const TOLERATED: u64 = 10;
+
+/// A director with one worker, which the caller polls.
+pub struct Director {
+    worker: Worker<Generator>,
+    generator: Generator,
+    counters: Arc<WorkerCounters>,
+    destinations: Arc<Destinations>,
+    clock: Clock,
+    /// How far the director's time is ahead of the clock, in ticks.
+    ahead: u32,
+    method: Method,
+    /// The servers that flows are given to, in turn. Known once connections have been opened.
+    turns: Vec<u8>,
+    /// Flows that had no turn, because the table had no room for them when they were opened.
+    refused: HashSet<u32>,
+}
+
+impl Director {
+    /// A director that forwards by `method`, schedules by `scheduler`, and has room for `capacity` connections in a table
+    /// of the size that the daemon gives it by default.
+    pub fn new(
+        method: Method,
+        scheduler: &str,
+        capacity: u32,
+        generator: Generator,
+        hertz: u64,
+    ) -> anyhow::Result<Self> {
+        let buckets = (u64::from(capacity) * 10 / 21).max(8).next_power_of_two() as usize;
+        let table = ConnectionTable::shared(buckets, capacity, 1)
+            .with_context(|| format!("no memory for a table of {capacity} connections"))?;
+        let destinations = Arc::new(Destinations::new(2 * usize::from(SERVERS), 1)?);
+        let shared =
+            Shared { table, destinations: destinations.clone(), requests: Arc::new(ArrayQueue::new(64)) };
+        let snapshot = Snapshot {
+            network: Arc::new(network()?),
+            services: Arc::new(services(method, scheduler)?),
+            ..Snapshot::default()
+        };
+        let (_, mut subscribers) = snapshot::channel(1, &Arc::new(snapshot));
+        let subscriber = subscribers.pop().context("no subscriber for the one worker")?;
+        let counters = Arc::new(WorkerCounters::default());
+        let port = Port { mac: DIRECTOR, wire: generator.clone(), kernel: None };
+        let clock = Clock::new(tsc(), hertz);
+        let worker = Worker::new(0, vec![port], &shared, subscriber, counters.clone(), Tick::default());
+        Ok(Self {
+            worker,
+            generator,
+            counters,
+            destinations,
+            clock,
+            ahead: 0,
+            method,
+            turns: Vec::new(),
+            refused: HashSet::new(),
+        })
+    }
+
+    /// One round of the worker, as in the daemon's loop.
+    #[inline]
+    pub fn poll(&mut self) -> usize {
+        self.worker.poll(self.clock.tick(tsc()).after(self.ahead))
+    }
+
+    /// What the worker's wire is.
+    pub fn generator(&self) -> &Generator {
+        &self.generator
+    }
+
+    /// The servers that flows are given to, in turn.
+    pub fn turns(&self) -> &[u8] {
+        &self.turns
+    }
+
+    /// Sends `count` frames of `stream`, and polls until the last one is through.
+    pub fn pass(&mut self, stream: Stream, order: Order, count: usize) -> anyhow::Result<()> {
+        self.generator.send(stream, order, count)?;
+        while self.generator.has_more() {
+            ensure!(self.poll() > 0, "the generator has no buffers left");
+        }
+        self.few_lost()
+    }
+
+    /// Opens flows 0 to `flows - 1` and brings them as far as they go: both sides seen where the director sees both.
+    pub fn open(&mut self, protocol: Protocol, flows: u32) -> anyhow::Result<()> {
+        let bytes = 60;
+        let first = Stream::new(protocol, Sender::Clients, Phase::Opening, bytes)?;
+        let established = Stream::new(protocol, Sender::Clients, Phase::Established, bytes)?;
+        let count = flows as usize;
+        let servers = Rc::new(RefCell::new(vec![None; count]));
+        let listener = servers.clone();
+        self.generator.listen(Some(Box::new(move |frame| {
+            // The last byte of a server's MAC address is its number.
+            let flow = traffic::headers(frame).ok().and_then(|headers| headers.source_flow());
+            let mut servers = listener.borrow_mut();
+            if let Some(server) = flow.and_then(|flow| servers.get_mut(flow as usize)) {
+                *server = Some(frame[5]);
+            }
+        })));
+        self.pass(first, Order::InTurn(0), count)?;
+        self.generator.listen(None);
+
+        let servers = servers.take();
+        self.turns = servers.iter().take(SERVERS.into()).copied().flatten().collect();
+        ensure!(self.turns.len() == count.min(SERVERS.into()), "the very first connections were refused");
+        let as_its_turn = |(is, turn): (&Option<u8>, &u8)| is.is_none_or(|is| is == *turn);
+        // One that was refused has had its turn all the same.
+        let in_turn = servers.iter().zip(self.turns.iter().cycle()).all(as_its_turn);
+        ensure!(in_turn, "the scheduler does not give flows to servers in turn");
+        let missing = (0..flows).zip(&servers).filter(|(_, server)| server.is_none());
+        self.refused = missing.map(|(flow, _)| flow).collect();
+        if self.method.sees_replies() {
+            let replies = Stream::new(protocol, Sender::Servers(&self.turns), Phase::Opening, bytes)?;
+            self.pass(replies, Order::InTurn(0), count)?;
+        }
+        self.pass(established, Order::InTurn(0), count)
+    }
+
+    /// Sends some frames and checks every one that comes back.
+    pub fn check(&mut self, stream: Stream, mode: Mode, flows: u32) -> anyhow::Result<()> {
+        let (count, lost) = (4096, self.lost());
+        let outcome = Rc::new(RefCell::new((0, Ok(()))));
+        let (listener, turns, refused) = (outcome.clone(), self.turns.clone(), self.refused.clone());
+        self.generator.listen(Some(Box::new(move |frame| {
+            let (seen, result) = &mut *listener.borrow_mut();
+            *seen += 1;
+            if result.is_ok() {
+                *result = check(frame, mode, &turns, &refused).with_context(|| format!("in {frame:02x?}"));
+            }
+        })));
+        self.pass(stream, Order::Random(flows), count)?;
+        self.generator.listen(None);
+        let (seen, result) = outcome.replace((0, Ok(())));
+        let lost = self.lost() - lost;
+        ensure!(seen + lost == count as u64, "of {count} frames {seen} came back, and {lost} were lost");
+        result.with_context(|| format!("what the director sends is wrong in mode {}", mode.name()))
+    }
+
+    /// Frames that were not forwarded.
+    pub fn lost(&self) -> u64 {
+        let totals = self.counters.read();
+        totals.received - totals.forwarded
+    }
+
+    /// Says where frames went, if more are lost than is tolerated.
+    pub fn few_lost(&self) -> anyhow::Result<()> {
+        let totals = self.counters.read();
+        if self.lost() * TOLERATED <= totals.received {
+            return Ok(());
+        }
+        let dropped = |&reason: &Drop| (totals.dropped_for(reason), reason.name());
+        let reasons: Vec<_> = Drop::ALL.iter().map(dropped).filter(|(n, _)| *n > 0).collect();
+        bail!(
+            "{} frames received, {} forwarded, {} to Linux, dropped: {reasons:?}",
+            totals.received,
+            totals.forwarded,
+            totals.to_kernel
+        )
+    }
+
+    /// Connections there are.
+    pub fn connections(&self) -> u64 {
+        let load = |id| self.destinations.load(id);
+        (0..self.destinations.limit() as u32)
+            .map(|id| u64::from(load(id).active()) + u64::from(load(id).inactive()))
+            .sum()
+    }
+
+    /// Lets so many seconds go by at once.
+    pub fn skip(&mut self, seconds: u32) {
+        self.ahead += Tick::from_seconds(seconds).0;
+    }
+}
+
+fn network() -> anyhow::Result<Network> {
+    let port = PortId(0);
+    let mut network = Network::default();
+    network.set_routes([
+        ("0.0.0.0/0".parse()?, Some(NextHop { port, gateway: Some(GATEWAY_ADDRESS.into()) })),
+        ("192.0.2.0/24".parse()?, Some(NextHop { port, gateway: None })),
+    ]);
+    let mut neighbour = |address: IpAddr, destination| {
+        network.set_neighbour(address, Adjacency { port, source: DIRECTOR, destination });
+    };
+    neighbour(GATEWAY_ADDRESS.into(), GATEWAY);
+    for number in 0..SERVERS {
+        let (address, mac) = traffic::server(number);
+        neighbour(address.into(), mac);
+    }
+    Ok(network)
+}
+
+/// The service of each protocol, with destinations of its own.
+fn services(method: Method, scheduler: &str) -> anyhow::Result<Services> {
+    let (address, port) = traffic::SERVICE;
+    let service = |(place, protocol): (u32, u8)| {
+        let destination = |number: u8| Destination {
+            id: place * u32::from(SERVERS) + u32::from(number),
+            sequence: 1 + u32::from(number),
+            address: traffic::server(number).0.into(),
+            port: if method == Method::Nat { traffic::SERVER_PORT } else { port },
+            weight: 1,
+            method,
+        };
+        let scheduler = schedule::by_name(scheduler).with_context(|| format!("no scheduler {scheduler}"))?;
+        let service = Service::new((0..SERVERS).map(destination).collect(), scheduler);
+        Ok((ServiceKey { protocol, address: address.into(), port }, Arc::new(service)))
+    };
+    let both = [(0, protocol::UDP), (1, protocol::TCP)];
+    Ok(Services::new(both.into_iter().map(service).collect::<anyhow::Result<Vec<_>>>()?))
+}

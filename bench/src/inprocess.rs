@@ -1,0 +1,158 @@
+//! Part `inprocess`: established connections, at random, through the real worker, against a MAC swap on the same wire.
+
+use anyhow::Context;
+use dataplane::conn::Method;
+use dataplane::wire::{Burst, Frame, Wire};
+use dpdk_sys::{Mempool, tsc};
+use indicatif::ProgressBar;
+
+use crate::director::Director;
+use crate::generator::{Generator, Order};
+use crate::report::{Report, Subject};
+use crate::traffic::{Phase, Protocol, Sender, Stream};
+use crate::{Bench, Mode, machine};
+
+const SCHEDULER: &str = "rr";
+
+/// Bytes that a connection takes at most, in entries, buckets and timers, rounded up.
+const BYTES_PER_CONNECTION: u64 = 256;
+
+/// How many steps [`run`] makes `progress` go.
+pub fn steps(bench: &Bench) -> u64 {
+    let of_one = 2 + bench.frames.len() * bench.runs * Mode::ALL.len();
+    (bench.protocols.len() * bench.flows.len() * of_one) as u64
+}
+
+/// Measures every combination and adds the figures to `report`.
+pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) -> anyhow::Result<()> {
+    for &protocol in &bench.protocols {
+        for &flows in &bench.flows {
+            let needed = 2 * u64::from(flows) * BYTES_PER_CONNECTION;
+            if machine::available_memory().is_some_and(|available| available < needed) {
+                progress.suspend(|| eprintln!("{flows} flows left out: they need {needed} bytes of memory"));
+                continue;
+            }
+            measure(bench, protocol, flows, pool, report, progress)
+                .with_context(|| format!("{} with {flows} flows", protocol.name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn measure(
+    bench: &Bench,
+    protocol: Protocol,
+    flows: u32,
+    pool: &Mempool,
+    report: &mut Report,
+    progress: &ProgressBar,
+) -> anyhow::Result<()> {
+    let capacity = flows.max(1024);
+    let blank = Stream::new(protocol, Sender::Clients, Phase::Established, 60)?;
+    let opened = |method, name| {
+        progress.set_message(format!("inprocess {}: opening {flows} flows, {name}", protocol.name()));
+        let generator = Generator::new(pool.clone(), blank.clone());
+        let mut director = Director::new(method, SCHEDULER, capacity, generator, bench.hertz)?;
+        director.open(protocol, flows)?;
+        progress.inc(1);
+        anyhow::Ok(director)
+    };
+    let mut dr = opened(Method::DirectRouting, "dr")?;
+    let mut nat = opened(Method::Nat, "nat")?;
+    let mut swapper = Generator::new(pool.clone(), blank.clone());
+
+    for &frame_bytes in &bench.frames {
+        let established = |from: Sender<'_>| Stream::new(protocol, from, Phase::Established, frame_bytes);
+        let from_clients = established(Sender::Clients)?;
+        let from_servers = established(Sender::Servers(nat.turns()))?;
+        dr.check(from_clients.clone(), Mode::Dr, flows)?;
+        nat.check(from_clients.clone(), Mode::NatIn, flows)?;
+        nat.check(from_servers.clone(), Mode::NatOut, flows)?;
+
+        let mut cycles = Mode::ALL.map(|_| Vec::with_capacity(bench.runs));
+        let mut lost = cycles.clone();
+        for run in 0..bench.runs {
+            // The modes take turns, so that what else the machine does meets all of them, and begin with another one
+            // in every run, so that none always comes after the same.
+            for place in 0..Mode::ALL.len() {
+                let which = (place + run) % Mode::ALL.len();
+                let mode = Mode::ALL[which];
+                progress.set_message(format!(
+                    "inprocess {}: {flows} flows, {frame_bytes} bytes, {}",
+                    protocol.name(),
+                    mode.name()
+                ));
+                let (generator, stream) = match mode {
+                    Mode::Macswap => (&swapper, &from_clients),
+                    Mode::Dr => (dr.generator(), &from_clients),
+                    Mode::NatIn => (nat.generator(), &from_clients),
+                    Mode::NatOut => (nat.generator(), &from_servers),
+                };
+                generator.send(stream.clone(), Order::Random(flows), usize::MAX)?;
+                let before = dr.lost() + nat.lost();
+                let (taken, frames) = match mode {
+                    Mode::Macswap => time(bench.packets, || macswap(&mut swapper)),
+                    Mode::Dr => time(bench.packets, || dr.poll()),
+                    Mode::NatIn | Mode::NatOut => time(bench.packets, || nat.poll()),
+                };
+                cycles[which].push(taken);
+                lost[which].push((dr.lost() + nat.lost() - before) as f64 / frames as f64 * 1e6);
+                progress.inc(1);
+            }
+        }
+        dr.few_lost()?;
+        nat.few_lost()?;
+        for (mode, lost) in Mode::ALL.into_iter().zip(lost) {
+            let (cycles, swaps) = (&cycles[mode as usize], &cycles[Mode::Macswap as usize]);
+            let subject = Subject {
+                part: "inprocess",
+                mode: mode.name(),
+                protocol: protocol.name(),
+                flows,
+                frame_bytes,
+                workers: 1,
+                capacity,
+                scheduler: SCHEDULER,
+            };
+            let rates = cycles.iter().map(|cycles| bench.hertz as f64 / cycles).collect();
+            let ratios = cycles.iter().zip(swaps).map(|(cycles, swap)| cycles / swap).collect();
+            report.add(&subject, "cycles_per_packet", "cycles", cycles.clone());
+            report.add(&subject, "packets_per_second", "packets/s", rates);
+            report.add(&subject, "ratio_to_macswap", "1", ratios);
+            report.add(&subject, "lost", "per million", lost);
+        }
+    }
+    Ok(())
+}
+
+/// Cycles per packet of `packets` of them or a few more, after an eighth as many that are not timed; and how many packets
+/// it were in all.
+fn time(packets: usize, mut poll: impl FnMut() -> usize) -> (f64, usize) {
+    let mut cycles_of = |packets: usize| {
+        let (mut done, start) = (0, tsc());
+        while done < packets {
+            done += poll();
+        }
+        ((tsc() - start) as f64 / done as f64, done)
+    };
+    let (_, before) = cycles_of(packets / 8);
+    let (cycles, timed) = cycles_of(packets);
+    (cycles, before + timed)
+}
+
+/// What a worker's round is measured against: a burst received, its MAC addresses swapped, and sent.
+#[inline]
+fn macswap(wire: &mut Generator) -> usize {
+    let mut burst = Burst::new();
+    wire.receive(&mut burst);
+    let received = burst.len();
+    for frame in &mut burst {
+        if let Some((destination, rest)) = Frame::data_mut(frame).split_first_chunk_mut::<6>()
+            && let Some(source) = rest.first_chunk_mut::<6>()
+        {
+            std::mem::swap(destination, source);
+        }
+    }
+    wire.send(&mut burst);
+    received
+}

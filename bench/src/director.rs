@@ -57,7 +57,8 @@ impl Director {
         hertz: u64,
     ) -> anyhow::Result<Self> {
         let buckets = (u64::from(capacity) * 10 / 21).max(8).next_power_of_two() as usize;
-        let table = ConnectionTable::shared(buckets, capacity, 1)
+        let table = ConnectionTable::new(buckets, capacity, 1)
+            .map(Arc::new)
             .with_context(|| format!("no memory for a table of {capacity} connections"))?;
         let destinations = Arc::new(Destinations::new(2 * usize::from(SERVERS), 1)?);
         let shared =

@@ -106,6 +106,28 @@ struct Bucket {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Bucket>() == 64);
 
+impl Bucket {
+    /// The live slots with the tag of `hash`, a bit each. All slots are compared without a branch: which of them matches
+    /// cannot be predicted.
+    #[inline]
+    fn candidates(&self, hash: Hash) -> u32 {
+        let wanted = hash.0 & Slot::TAG | Slot::LIVE;
+        self.slots.iter().enumerate().fold(0, |candidates, (n, slot)| {
+            let differs = (slot.load(Ordering::Relaxed) ^ wanted) & (Slot::TAG | Slot::PHASE);
+            candidates | u32::from(differs == 0) << n
+        })
+    }
+
+    /// The slot of the lowest of `candidates`, of which there is one at least.
+    #[inline]
+    fn slot(&self, candidates: u32) -> Slot {
+        // Acquire: what was written to the entry before the slot went live is seen. Pairs with the compare-and-swap to
+        // live in `insert` and `replace`.
+        let slot = self.slots.get(candidates.trailing_zeros() as usize);
+        slot.map_or(Slot::EMPTY, |slot| Slot(slot.load(Ordering::Acquire)))
+    }
+}
+
 /// A flow's hash: the top bits tell slots of a bucket apart, the low bits choose the bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hash(u64);
@@ -203,12 +225,10 @@ impl ConnectionTable {
     /// been prefetched.
     #[inline]
     pub fn prefetch_entry(&self, hash: Hash) {
-        for slot in &self.bucket(hash, 0).slots {
-            let slot = Slot(slot.load(Ordering::Relaxed));
-            if slot.is_live() && slot.has_tag_of(hash) {
-                prefetch(self.entry(slot.index()));
-                return;
-            }
+        let bucket = self.bucket(hash, 0);
+        let candidates = bucket.candidates(hash);
+        if candidates != 0 {
+            prefetch(self.entry(bucket.slot(candidates).index()));
         }
     }
 
@@ -228,13 +248,16 @@ impl ConnectionTable {
 
     #[inline]
     fn find_in(&self, bucket: &Bucket, hash: Hash, flow: Flow) -> Option<Found> {
-        bucket.slots.iter().find_map(|slot| {
-            // Acquire: what was written to the entry before the slot went live is seen. Pairs with the
-            // compare-and-swap to live in `insert` and `replace`.
-            let slot = Slot(slot.load(Ordering::Acquire));
-            (slot.is_live() && slot.has_tag_of(hash) && self.is_flow(slot, flow))
-                .then(|| Found { index: slot.index(), direction: slot.direction() })
-        })
+        let mut candidates = bucket.candidates(hash);
+        while candidates != 0 {
+            let slot = bucket.slot(candidates);
+            // It may have changed since it was a candidate.
+            if slot.is_live() && slot.has_tag_of(hash) && self.is_flow(slot, flow) {
+                return Some(Found { index: slot.index(), direction: slot.direction() });
+            }
+            candidates &= candidates - 1;
+        }
+        None
     }
 
     /// True where the slot's entry is alive and of this flow.

@@ -56,22 +56,33 @@ impl Kept {
 
     /// Those to be marked now; they count as asked for. `known` is what Linux has.
     pub fn due(&mut self, known: &HashMap<Key, Neighbour>, now: Instant) -> Vec<Key> {
-        let due = self.neighbours.iter_mut().filter_map(|(key, asked)| {
-            let pause = match known.get(key) {
-                Some(n) if n.settled || n.managed => return None,
-                // It went unasked for too long: the next packet must not go to a host that has moved.
-                Some(n) if n.stale => MISSING,
-                Some(_) => UNMANAGED,
-                None => MISSING,
-            };
-            if asked.is_some_and(|at| now < at + pause) {
-                return None;
-            }
-            *asked = Some(now);
-            Some(*key)
-        });
+        let due = self
+            .neighbours
+            .iter_mut()
+            .filter_map(|(key, asked)| is_due(known.get(key), asked, now).then_some(*key));
         due.collect()
     }
+
+    /// [`Kept::due`] for one of them, which somebody has packets for.
+    pub fn is_due(&mut self, key: &Key, known: &HashMap<Key, Neighbour>, now: Instant) -> bool {
+        self.neighbours.get_mut(key).is_some_and(|asked| is_due(known.get(key), asked, now))
+    }
+}
+
+/// Whether a neighbour, of which Linux knows this much, is to be asked for; it counts as asked for then.
+fn is_due(known: Option<&Neighbour>, asked: &mut Option<Instant>, now: Instant) -> bool {
+    let pause = match known {
+        Some(n) if n.settled || n.managed => return false,
+        // It went unasked for too long: the next packet must not go to a host that has moved.
+        Some(n) if n.stale => MISSING,
+        Some(_) => UNMANAGED,
+        None => MISSING,
+    };
+    let due = asked.is_none_or(|at| now >= at + pause);
+    if due {
+        *asked = Some(now);
+    }
+    due
 }
 
 #[cfg(test)]
@@ -134,6 +145,18 @@ mod tests {
             known.insert(key, other);
             assert_eq!(kept.due(&known, start + Duration::from_secs(3600)), [], "{other:?}");
         }
+    }
+
+    #[test]
+    fn one_that_packets_wait_for_is_due_without_looking_through_all() {
+        let (mut kept, key, start) = (Kept::default(), (PortId(1), SERVER), Instant::now());
+        let known = HashMap::new();
+        assert!(!kept.is_due(&key, &known, start), "not one of them");
+        kept.set(&[SERVER].into(), std::iter::empty(), &network());
+        assert!(kept.is_due(&key, &known, start));
+        assert!(!kept.is_due(&key, &known, start), "asked for a moment ago");
+        assert_eq!(kept.due(&known, start), []);
+        assert!(kept.is_due(&key, &known, start + MISSING));
     }
 
     #[test]

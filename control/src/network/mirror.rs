@@ -209,11 +209,14 @@ impl Mirror {
         }
     }
 
+    /// A worker has packets for a neighbour that it does not know.
     async fn wish(&mut self, key: Key, linux: &rtnetlink::Handle) {
-        if self.state.can_be_asked(key).is_some()
-            && !self.kept.contains(&key)
-            && self.wanted.want(key, Instant::now())
-        {
+        if self.kept.contains(&key) {
+            // Linux has forgotten it, and the next look would be too late for the packets.
+            if self.kept.is_due(&key, self.state.neighbours(), Instant::now()) {
+                self.ask(key, Ask::ForEver, linux).await;
+            }
+        } else if self.state.can_be_asked(key).is_some() && self.wanted.want(key, Instant::now()) {
             self.ask(key, Ask::Once, linux).await;
         }
     }

@@ -47,6 +47,8 @@ pub struct Frame {
     pub ack: bool,
     /// RST is set.
     pub rst: bool,
+    /// Bytes of the whole IP packet, as its header tells; what IPVS counts.
+    pub length: usize,
     /// Bytes of TCP payload, as the IP header tells.
     pub payload: usize,
 }
@@ -108,6 +110,7 @@ fn parse(bytes: &[u8]) -> Option<Frame> {
         syn: tcp.syn(),
         ack: tcp.ack(),
         rst: tcp.rst(),
+        length: usize::from(header.total_len()),
         payload: usize::from(header.total_len()).saturating_sub(headers),
     })
 }
@@ -131,7 +134,7 @@ mod tests {
         assert_eq!(frame.destination_mac, [2, 0, 0, 0, 0, 2]);
         assert_eq!(frame.destination.octets(), [198, 51, 100, 8]);
         assert_eq!((frame.source_port, frame.destination_port), (40000, 80));
-        assert_eq!((frame.syn, frame.ack, frame.payload), (true, false, 1000));
+        assert_eq!((frame.syn, frame.ack, frame.length, frame.payload), (true, false, 1040, 1000));
         assert_eq!(parse(&bytes[..20]), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Numbers out of ipvsadm's lists, for tests that compare them with what happened elsewhere.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// A destination's line in `-Ln`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,17 +39,44 @@ pub fn destinations(list: &str) -> Result<Vec<Destination>> {
         .collect()
 }
 
-/// `Conns` of each destination in a list made by `-Ln --stats --exact`, in its order.
+/// A line's numbers in `-Ln --stats --exact`. Bytes are those of IP packets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Connections that were opened.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets to clients, as far as they passed director.
+    pub out_packets: u64,
+    /// Bytes of `in_packets`.
+    pub in_bytes: u64,
+    /// Bytes of `out_packets`.
+    pub out_bytes: u64,
+}
+
+/// The numbers of each destination in a list made by `-Ln --stats --exact`, in its order.
 ///
 /// # Errors
 /// When a destination's line has other columns.
-pub fn connections(list: &str) -> Result<Vec<u64>> {
+pub fn statistics(list: &str) -> Result<Vec<Statistics>> {
     rows(list)
         .map(|row| {
-            let count = if row.len() == 6 { row[1].parse().ok() } else { None };
-            count.with_context(|| format!("not a destination's line in a list of statistics: {row:?}"))
+            let numbers = row.iter().skip(1).map(|word| word.parse().ok()).collect::<Option<Vec<u64>>>();
+            let Some(&[connections, in_packets, out_packets, in_bytes, out_bytes]) = numbers.as_deref()
+            else {
+                bail!("not a destination's line in a list of statistics: {row:?}");
+            };
+            Ok(Statistics { connections, in_packets, out_packets, in_bytes, out_bytes })
         })
         .collect()
+}
+
+/// `Conns` of each destination in a list made by `-Ln --stats --exact`, in its order.
+///
+/// # Errors
+/// As [`statistics`].
+pub fn connections(list: &str) -> Result<Vec<u64>> {
+    Ok(statistics(list)?.into_iter().map(|numbers| numbers.connections).collect())
 }
 
 /// The destinations' lines, without the arrow, word by word. The title has an arrow too.

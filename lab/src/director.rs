@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -19,6 +19,8 @@ use crate::wait_until;
 
 /// How long the daemon may take to say that it is ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long the daemon may take to say that it stops, and then to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// What DPDK sits on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,7 @@ pub struct Director {
     notifications: UnixDatagram,
     socket: PathBuf,
     mode: Mode,
+    wire: Wire,
 }
 
 impl Director {
@@ -73,8 +76,8 @@ impl Director {
         let mut command = lab.director.command(binary("director", "DIRECTOR_BIN")?);
         command.arg("--config").arg(&file).env("NOTIFY_SOCKET", &notify);
         let process = lab.director.start(command, "director")?;
-        let mut director =
-            Self { process, notifications, socket: configuration.socket.clone(), mode: lab.mode };
+        let Configuration { socket, wire, .. } = configuration.clone();
+        let mut director = Self { process, notifications, socket, mode: lab.mode, wire };
         let ready = director.wait_for("READY=1", START_LIMIT);
         ready.map_err(|error| director.blame(&error))?;
         Ok(director)
@@ -226,17 +229,57 @@ impl Director {
         self.process.wait(Duration::from_secs(5)).map(drop)
     }
 
-    /// Sends SIGTERM, waits for the notice STOPPING=1 and for the end.
+    /// Sends SIGTERM, waits for the notice STOPPING=1 and for the end, and checks that it was a clean one: success, every mbuf
+    /// back in its pool, no sanitizer's report.
     ///
     /// # Errors
-    /// When it does not say that it stops, or does not stop within ten seconds.
-    pub fn stop(mut self) -> Result<ExitStatus> {
+    /// When it does not say that it stops, does not stop within ten seconds, or anything was not clean; with its log.
+    pub fn stop(mut self) -> Result<()> {
         self.process.signal(rustix::process::Signal::TERM)?;
-        let said = self.wait_for("STOPPING=1", Duration::from_secs(10));
-        let status = self.process.wait(Duration::from_secs(10))?;
-        said?;
-        Ok(status)
+        let said = self.wait_for("STOPPING=1", STOP_LIMIT);
+        let status = self.process.wait(STOP_LIMIT)?;
+        let clean = || {
+            said?;
+            ensure!(status.success(), "director ended with {status}");
+            check_end(&self.process.log(), self.wire)
+        };
+        clean().map_err(|error| self.blame(&error))
     }
+}
+
+impl Drop for Director {
+    fn drop(&mut self) {
+        // A failed assertion says nothing of what director saw, and its log goes with the lab.
+        if std::thread::panicking() {
+            eprintln!("director's log ends so:\n{}", self.process.log_tail());
+        }
+    }
+}
+
+/// What a sanitizer's report begins with.
+const SANITIZERS: [&str; 2] = ["ERROR: AddressSanitizer", "ERROR: LeakSanitizer"];
+
+fn check_sanitizers(log: &str) -> Result<()> {
+    let report = SANITIZERS.iter().find_map(|title| log.find(title));
+    report.map_or(Ok(()), |start| bail!("a sanitizer reports: {}", &log[start..]))
+}
+
+/// Whether a log that has come to its end is that of a clean one.
+fn check_end(log: &str, wire: Wire) -> Result<()> {
+    check_sanitizers(log)?;
+    let last = log
+        .lines()
+        .rfind(|line| line.contains("stopped; "))
+        .context("director did not say how it stopped")?;
+    if last.contains("stopped; every mbuf came back") {
+        return Ok(());
+    }
+    // net_af_xdp of DPDK 22.11 does not give back the mbufs in its fill ring when it is closed, so director cannot have them
+    // all. Nothing but mbufs may be left.
+    let fill_ring = wire == Wire::AfXdp
+        && last.contains("stopped; DPDK is left as it is: the EAL is in use: 0 ports, queues, pools or registered threads and ");
+    ensure!(fill_ring, "director did not stop cleanly: {last}");
+    Ok(())
 }
 
 /// director's configuration for a lab. `table` may be changed before it is written, to see what the daemon says to it.
@@ -245,6 +288,7 @@ pub struct Configuration {
     /// The file's content.
     pub table: serde_json::Value,
     socket: PathBuf,
+    wire: Wire,
 }
 
 impl Configuration {
@@ -277,7 +321,27 @@ impl Configuration {
             "connections": { "capacity": 65536, "buckets": 4096 },
             "port": ports,
         });
-        Ok(Self { table, socket })
+        Ok(Self { table, socket, wire })
+    }
+
+    /// Workers on the lowest cores that this process may use, with a pair of queues of every port for each.
+    ///
+    /// # Errors
+    /// When there are not that many cores.
+    pub fn set_workers(&mut self, workers: usize) -> Result<()> {
+        let cores: Vec<_> = cores()?.into_iter().take(workers).collect();
+        ensure!(cores.len() == workers, "{workers} workers need as many cores; there are {}", cores.len());
+        self.set("/workers/cores", json!(cores))?;
+        let ports = self.table.pointer_mut("/port").and_then(|ports| ports.as_array_mut());
+        for port in ports.context("no ports in the configuration")? {
+            let device = port["device"].as_str().context("a port without a device")?;
+            let queues = match self.wire {
+                Wire::AfPacket => "qpairs",
+                Wire::AfXdp => "queue_count",
+            };
+            port["device"] = json!(format!("{device},{queues}={workers}"));
+        }
+        Ok(())
     }
 
     /// Sets the value at a JSON pointer (`/port/0/device`), adding the last key if it is not there.
@@ -312,6 +376,7 @@ pub fn refused(host: &Host, file: &Path) -> Result<Finished> {
     command.args(["--kill-after=2", "10"]).arg(binary("director", "DIRECTOR_BIN")?).arg("--config").arg(file);
     let done = Finished::of(&mut command)?;
     ensure!(done.status.code() != Some(124), "director started with {}: {}", file.display(), done.stderr);
+    check_sanitizers(&done.stderr)?;
     Ok(done)
 }
 
@@ -336,8 +401,13 @@ pub fn lbctl_binary() -> Result<PathBuf> {
 /// # Errors
 /// When the system does not say.
 pub fn last_core() -> Result<usize> {
+    cores()?.pop().context("no core at all")
+}
+
+/// The cores this process may run on, lowest first.
+fn cores() -> Result<Vec<usize>> {
     let allowed = rustix::thread::sched_getaffinity(None).context("cannot ask for the allowed cores")?;
-    (0..rustix::thread::CpuSet::MAX_CPU).rev().find(|&core| allowed.is_set(core)).context("no core at all")
+    Ok((0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect())
 }
 
 fn binary(name: &str, variable: &str) -> Result<PathBuf> {
@@ -351,4 +421,29 @@ fn binary(name: &str, variable: &str) -> Result<PathBuf> {
     beside.with_context(|| {
         format!("{name} has not been built: cargo build --release --bins (or set {variable})")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Wire, check_end};
+
+    #[test]
+    fn only_a_clean_end_passes() {
+        let clean = "INFO ready workers=1\nINFO stopped; every mbuf came back\n";
+        let left = |handles, mbufs| {
+            format!(
+                "WARN stopped; DPDK is left as it is: the EAL is in use: {handles} ports, queues, pools or registered threads \
+                 and {mbufs} mbufs are left; drop them first\n"
+            )
+        };
+        let report = format!("{clean}==7==ERROR: LeakSanitizer: detected memory leaks\n");
+        for wire in [Wire::AfPacket, Wire::AfXdp] {
+            check_end(clean, wire).unwrap();
+            for unclean in [&left(1, 2048), &report, "INFO ready workers=1\n"] {
+                assert!(check_end(unclean, wire).is_err(), "{unclean}");
+            }
+        }
+        check_end(&left(0, 2048), Wire::AfXdp).unwrap();
+        assert!(check_end(&left(0, 1), Wire::AfPacket).is_err());
+    }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use lab::topology::{CLIENT, VIP};
 use lab::{Mode, Wire, list, process, steps, wait_until};
 
-use crate::Scene;
+use crate::{Scene, play};
 
 /// The list that the issue of this project began with.
 fn expected_list(forward: &str) -> String {
@@ -21,7 +21,8 @@ fn expected_list(forward: &str) -> String {
     )
 }
 
-fn get(scene: &Scene, requests: usize) -> Result<BTreeMap<String, usize>> {
+/// Asks for the small page again and again; how often each one came.
+pub fn get(scene: &Scene, requests: usize) -> Result<BTreeMap<String, usize>> {
     let mut pages = BTreeMap::new();
     for _ in 0..requests {
         *pages
@@ -49,62 +50,68 @@ fn share_out_66_requests(scene: &Scene, forward: &str) -> Result<()> {
 
 #[test]
 fn nat_shares_out_66_requests() -> Result<()> {
-    share_out_66_requests(&Scene::new(Mode::Nat, Wire::AfPacket)?, "Masq")
+    play(Mode::Nat, Wire::AfPacket, |scene| share_out_66_requests(scene, "Masq"))
 }
 
 #[test]
 fn nat_shares_out_66_requests_over_xdp() -> Result<()> {
-    share_out_66_requests(&Scene::new(Mode::Nat, Wire::AfXdp)?, "Masq")
+    play(Mode::Nat, Wire::AfXdp, |scene| share_out_66_requests(scene, "Masq"))
 }
 
 #[test]
 fn direct_routing_shares_out_66_requests_and_changes_no_address_but_macs() -> Result<()> {
-    let scene = Scene::new(Mode::Dr, Wire::AfPacket)?;
-    let watch = steps::Watch::start(&scene.lab)?;
-    share_out_66_requests(&scene, "Route")?;
-    watch.finish()?.check()
+    play(Mode::Dr, Wire::AfPacket, |scene| {
+        let watch = steps::Watch::start(&scene.lab)?;
+        share_out_66_requests(scene, "Route")?;
+        watch.finish()?.check()
+    })
 }
 
 #[test]
 fn direct_routing_shares_out_66_requests_over_xdp() -> Result<()> {
-    share_out_66_requests(&Scene::new(Mode::Dr, Wire::AfXdp)?, "Route")
+    play(Mode::Dr, Wire::AfXdp, |scene| share_out_66_requests(scene, "Route"))
 }
 
 #[test]
 fn nat_decrements_the_ttl_and_hides_the_servers() -> Result<()> {
-    let scene = Scene::new(Mode::Nat, Wire::AfPacket)?;
-    let [at_client, at_servers] = [scene.lab.capture("client")?, scene.lab.capture("lan")?];
-    get(&scene, 4)?;
-    let [at_client, at_servers] = [at_client.finish()?, at_servers.finish()?];
-    for frame in &at_client {
-        let addresses = [frame.source.to_string(), frame.destination.to_string()];
-        assert!(addresses.contains(&CLIENT.to_owned()) && addresses.contains(&VIP.to_owned()), "{frame:?}");
-        assert!(!frame.rst, "{frame:?}");
-    }
-    let from_client = |frame: &&lab::Frame| frame.source.to_string() == CLIENT;
-    let sent = at_client.iter().find(from_client).context("nothing from the client")?;
-    let arrived = at_servers.iter().find(from_client).context("nothing at the servers")?;
-    assert_eq!(arrived.ttl, sent.ttl - 1);
-    Ok(())
+    play(Mode::Nat, Wire::AfPacket, |scene| {
+        let [at_client, at_servers] = [scene.lab.capture("client")?, scene.lab.capture("lan")?];
+        get(scene, 4)?;
+        let [at_client, at_servers] = [at_client.finish()?, at_servers.finish()?];
+        for frame in &at_client {
+            let addresses = [frame.source.to_string(), frame.destination.to_string()];
+            assert!(
+                addresses.contains(&CLIENT.to_owned()) && addresses.contains(&VIP.to_owned()),
+                "{frame:?}"
+            );
+            assert!(!frame.rst, "{frame:?}");
+        }
+        let from_client = |frame: &&lab::Frame| frame.source.to_string() == CLIENT;
+        let sent = at_client.iter().find(from_client).context("nothing from the client")?;
+        let arrived = at_servers.iter().find(from_client).context("nothing at the servers")?;
+        assert_eq!(arrived.ttl, sent.ttl - 1);
+        Ok(())
+    })
 }
 
 #[test]
 fn lbctl_is_a_drop_in_under_the_name_ipvsadm() -> Result<()> {
-    let scene = Scene::new(Mode::Nat, Wire::AfPacket)?;
-    let ipvsadm = scene.lab.directory().join("ipvsadm");
-    std::os::unix::fs::symlink(lab::director::lbctl_binary()?, &ipvsadm)?;
-    let run = |words: &str| {
-        let mut command = std::process::Command::new(&ipvsadm);
-        process::run_command(command.args(words.split(' ')).env("LBCTL_SOCKET", scene.director.socket()))
-    };
-    run("-e -t 198.51.100.8:80 -r 192.0.2.9:80 -m -w 7")?;
-    assert_eq!(run("-Ln")?, scene.director.lbctl("-Ln")?);
-    let saved = run("-S -n")?;
-    assert_eq!(
-        saved,
-        "-A -t 198.51.100.8:80 -s rr\n\
+    play(Mode::Nat, Wire::AfPacket, |scene| {
+        let ipvsadm = scene.lab.directory().join("ipvsadm");
+        std::os::unix::fs::symlink(lab::director::lbctl_binary()?, &ipvsadm)?;
+        let run = |words: &str| {
+            let mut command = std::process::Command::new(&ipvsadm);
+            process::run_command(command.args(words.split(' ')).env("LBCTL_SOCKET", scene.director.socket()))
+        };
+        run("-e -t 198.51.100.8:80 -r 192.0.2.9:80 -m -w 7")?;
+        assert_eq!(run("-Ln")?, scene.director.lbctl("-Ln")?);
+        let saved = run("-S -n")?;
+        assert_eq!(
+            saved,
+            "-A -t 198.51.100.8:80 -s rr\n\
          -a -t 198.51.100.8:80 -r 192.0.2.9:80 -m -w 7\n\
          -a -t 198.51.100.8:80 -r 192.0.2.10:80 -m -w 1\n"
-    );
-    Ok(())
+        );
+        Ok(())
+    })
 }

@@ -8,16 +8,16 @@ use anyhow::{Context, Result, ensure};
 use lab::topology::{SERVICE, VIP};
 use lab::{Lab, Mode, Process, Wire, process, wait_until};
 
-use crate::Scene;
+use crate::{Scene, play};
 
 /// A curl that is running.
-struct Download {
+pub struct Download {
     curl: Process,
     file: PathBuf,
 }
 
 impl Download {
-    fn start(lab: &Lab, name: &str, uri: &str) -> Result<Self> {
+    pub fn start(lab: &Lab, name: &str, uri: &str) -> Result<Self> {
         let file = lab.client.directory().join(name);
         let curl = lab
             .client
@@ -25,12 +25,12 @@ impl Download {
         Ok(Self { curl, file })
     }
 
-    fn is_running(&mut self) -> Result<bool> {
+    pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.curl.ended()?.is_none())
     }
 
     /// Waits for its end and checks the file against the servers' own.
-    fn arrives_whole(mut self, sum: &str) -> Result<()> {
+    pub fn arrives_whole(mut self, sum: &str) -> Result<()> {
         let status = self.curl.wait(Duration::from_secs(130))?;
         ensure!(status.success(), "{}", self.curl.log());
         let line = process::run("sha256sum", [&self.file])?;
@@ -40,7 +40,7 @@ impl Download {
     }
 }
 
-fn put_on_both(scene: &Scene, megabytes: u32) -> Result<String> {
+pub fn put_on_both(scene: &Scene, megabytes: u32) -> Result<String> {
     let [first, second] = &scene.lab.servers;
     first.put_random_file("file", megabytes)?;
     second.put_copy_of(first, "file")?;
@@ -48,11 +48,12 @@ fn put_on_both(scene: &Scene, megabytes: u32) -> Result<String> {
 }
 
 fn large_download(mode: Mode, wire: Wire) -> Result<()> {
-    let scene = Scene::new(mode, wire)?;
-    let sum = put_on_both(&scene, 100)?;
-    Download::start(&scene.lab, "got", "file")?.arrives_whole(&sum)?;
-    scene.director.check_counters()?;
-    Ok(())
+    play(mode, wire, |scene| {
+        let sum = put_on_both(scene, 100)?;
+        Download::start(&scene.lab, "got", "file")?.arrives_whole(&sum)?;
+        scene.director.check_counters()?;
+        Ok(())
+    })
 }
 
 #[test]
@@ -111,21 +112,22 @@ fn option(mode: Mode) -> &'static str {
 }
 
 fn server_at_weight_zero(mode: Mode) -> Result<()> {
-    let scene = Scene::new(mode, Wire::AfPacket)?;
-    let wire = scene.lab.capture("client")?;
-    let (mut downloads, sum) = slow_downloads(&scene)?;
-    let first = &scene.lab.servers[0].address;
-    scene.director.lbctl(&format!("-e -t {SERVICE} -r {first}:80 {} -w 0", option(mode)))?;
-    assert_eq!(share_of_first(&scene, 10)?, 0, "new connections go elsewhere");
-    all_running(&mut downloads)?;
-    downloads.into_iter().try_for_each(|download| download.arrives_whole(&sum))?;
-    let [first, second] = &scene.lab.servers;
-    wait_until("both logs are whole", Duration::from_secs(5), || {
-        Ok(first.answered()? == 1 && second.answered()? == 11)
+    play(mode, Wire::AfPacket, |scene| {
+        let wire = scene.lab.capture("client")?;
+        let (mut downloads, sum) = slow_downloads(scene)?;
+        let first = &scene.lab.servers[0].address;
+        scene.director.lbctl(&format!("-e -t {SERVICE} -r {first}:80 {} -w 0", option(mode)))?;
+        assert_eq!(share_of_first(scene, 10)?, 0, "new connections go elsewhere");
+        all_running(&mut downloads)?;
+        downloads.into_iter().try_for_each(|download| download.arrives_whole(&sum))?;
+        let [first, second] = &scene.lab.servers;
+        wait_until("both logs are whole", Duration::from_secs(5), || {
+            Ok(first.answered()? == 1 && second.answered()? == 11)
+        })
+        .with_context(|| format!("{:?}", [first.answered(), second.answered()]))?;
+        assert!(wire.finish()?.iter().all(|frame| !frame.rst), "nothing resets");
+        Ok(())
     })
-    .with_context(|| format!("{:?}", [first.answered(), second.answered()]))?;
-    assert!(wire.finish()?.iter().all(|frame| !frame.rst), "nothing resets");
-    Ok(())
 }
 
 #[test]
@@ -141,25 +143,27 @@ fn downloads_finish_on_a_server_at_weight_zero_under_direct_routing() -> Result<
 /// As in IPVS: a deleted server's packets are dropped in silence, and adding it again brings its connections back.
 #[test]
 fn a_deleted_server_is_silent_and_goes_on_when_it_is_added_again() -> Result<()> {
-    let scene = Scene::new(Mode::Nat, Wire::AfPacket)?;
-    let wire = scene.lab.capture("client")?;
-    let (mut downloads, sum) = slow_downloads(&scene)?;
-    let first = &scene.lab.servers[0].address;
-    scene.director.lbctl(&format!("-d -t {SERVICE} -r {first}:80"))?;
-    assert_eq!(share_of_first(&scene, 10)?, 0, "new connections go elsewhere");
-    all_running(&mut downloads)?;
-    scene.director.lbctl(&format!("-a -t {SERVICE} -r {first}:80 -m -w 1"))?;
-    downloads.into_iter().try_for_each(|download| download.arrives_whole(&sum))?;
-    assert!(wire.finish()?.iter().all(|frame| !frame.rst), "nothing resets");
-    Ok(())
+    play(Mode::Nat, Wire::AfPacket, |scene| {
+        let wire = scene.lab.capture("client")?;
+        let (mut downloads, sum) = slow_downloads(scene)?;
+        let first = &scene.lab.servers[0].address;
+        scene.director.lbctl(&format!("-d -t {SERVICE} -r {first}:80"))?;
+        assert_eq!(share_of_first(scene, 10)?, 0, "new connections go elsewhere");
+        all_running(&mut downloads)?;
+        scene.director.lbctl(&format!("-a -t {SERVICE} -r {first}:80 -m -w 1"))?;
+        downloads.into_iter().try_for_each(|download| download.arrives_whole(&sum))?;
+        assert!(wire.finish()?.iter().all(|frame| !frame.rst), "nothing resets");
+        Ok(())
+    })
 }
 
 fn server_with_a_new_mac(mode: Mode) -> Result<()> {
-    let scene = Scene::new(mode, Wire::AfPacket)?;
-    let (mut downloads, sum) = slow_downloads(&scene)?;
-    scene.lab.servers[0].change_mac("02:00:00:00:99:09")?;
-    all_running(&mut downloads)?;
-    downloads.into_iter().try_for_each(|download| download.arrives_whole(&sum))
+    play(mode, Wire::AfPacket, |scene| {
+        let (mut downloads, sum) = slow_downloads(scene)?;
+        scene.lab.servers[0].change_mac("02:00:00:00:99:09")?;
+        all_running(&mut downloads)?;
+        downloads.into_iter().try_for_each(|download| download.arrives_whole(&sum))
+    })
 }
 
 #[test]

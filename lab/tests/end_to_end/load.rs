@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use lab::director::Configuration;
 use lab::topology::VIP;
-use lab::{Director, Lab, Mode, Wire, list, wait_until};
+use lab::{Lab, Mode, Wire, list, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -21,9 +21,7 @@ fn roomy_scene(mode: Mode) -> Result<Scene> {
     let lab = Lab::new(mode)?;
     let mut configuration = Configuration::new(&lab, Wire::AfPacket)?;
     configuration.set("/connections", json!({ "capacity": 65536 }))?;
-    let director = Director::start_with(&lab, &configuration)?;
-    director.balance_http()?;
-    Ok(Scene { director, lab })
+    Scene::with(lab, &configuration)
 }
 
 fn ten_thousand_requests(scene: &Scene) -> Result<()> {
@@ -77,5 +75,5 @@ fn ten_thousand_requests_by_nat_and_by_direct_routing_and_none_is_left_after_its
         assert_eq!(scene.director.lbctl("-Lnc")?.lines().count(), 2, "only the titles");
         scene.director.check_counters()?;
     }
-    Ok(())
+    scenes.into_iter().try_for_each(Scene::end)
 }

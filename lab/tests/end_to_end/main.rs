@@ -12,6 +12,7 @@ mod load;
 mod wires;
 
 use anyhow::Result;
+use lab::director::Configuration;
 use lab::{Director, Lab, Mode, Wire};
 
 /// A lab with director balancing HTTP over both servers. Director is dropped first.
@@ -27,4 +28,25 @@ impl Scene {
         director.balance_http()?;
         Ok(Self { director, lab })
     }
+
+    fn with(lab: Lab, configuration: &Configuration) -> Result<Self> {
+        let director = Director::start_with(&lab, configuration)?;
+        director.balance_http()?;
+        Ok(Self { director, lab })
+    }
+
+    fn play(mut self, story: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        story(&mut self).map_err(|error| self.director.blame(&error))?;
+        self.end()
+    }
+
+    /// Stops director, which must have lost no mbuf and, built with a sanitizer, have nothing to answer for.
+    fn end(self) -> Result<()> {
+        self.director.stop()
+    }
+}
+
+/// Plays a story in a new scene, up to director's clean end.
+fn play(mode: Mode, wire: Wire, story: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
+    Scene::new(mode, wire)?.play(story)
 }

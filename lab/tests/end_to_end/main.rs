@@ -9,6 +9,10 @@ mod downloads;
 mod frames;
 mod linux;
 mod load;
+mod network;
+mod statistics;
+mod two_workers;
+mod udp;
 mod wires;
 
 use anyhow::Result;

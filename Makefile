@@ -12,7 +12,7 @@ QUICK ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo bench stop test deps root build check test-unit test-loom test-e2e
+.PHONY: help demo bench stop test deps root build check test-unit test-loom test-e2e test-asan
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -29,7 +29,7 @@ bench: deps
 stop:
 	target/release/demo --stop
 
-test: root deps check test-unit test-loom test-e2e
+test: root deps check test-unit test-loom test-e2e test-asan
 
 root:
 	@test "$$(id -u)" = 0 || { echo "please run as root (sudo make ...): the lab makes network namespaces" >&2; exit 1; }
@@ -55,3 +55,15 @@ test-loom:
 # One after the other: each lab's director wants a core for itself.
 test-e2e: root build
 	cargo test -p lab --release -- --test-threads=1
+
+# The same stories with a director under AddressSanitizer and LeakSanitizer, unoptimised, so that overflows of numbers are found
+# as well. Not `load`: it waits for timeouts. The stable compiler has the sanitizers' runtime but hides the switch.
+ASAN = $(CURDIR)/target/asan
+ASAN_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+ASAN_STORIES = balance:: daemon:: downloads:: frames:: linux:: network:: statistics:: udp:: two_workers::
+
+test-asan: root build
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo build -p director --target $(ASAN_HOST) --target-dir $(ASAN)
+	LSAN_OPTIONS=suppressions=$(CURDIR)/lab/lsan.supp:print_suppressions=0 \
+	DIRECTOR_BIN=$(ASAN)/$(ASAN_HOST)/debug/director LBCTL_BIN=$(CURDIR)/target/release/lbctl \
+	cargo test -p lab --release --test end_to_end -- --test-threads=1 $(ASAN_STORIES)

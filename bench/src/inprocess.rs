@@ -24,7 +24,7 @@ pub fn steps(bench: &Bench) -> u64 {
 }
 
 /// Measures every combination and adds the figures to `report`.
-pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) -> anyhow::Result<()> {
+pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) {
     for &protocol in &bench.protocols {
         for &flows in &bench.flows {
             let needed = 2 * u64::from(flows) * BYTES_PER_CONNECTION;
@@ -32,11 +32,13 @@ pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progre
                 progress.suspend(|| eprintln!("{flows} flows left out: they need {needed} bytes of memory"));
                 continue;
             }
-            measure(bench, protocol, flows, pool, report, progress)
-                .with_context(|| format!("{} with {flows} flows", protocol.name()))?;
+            let outcome = measure(bench, protocol, flows, pool, report, progress)
+                .with_context(|| format!("{} with {flows} flows", protocol.name()));
+            if let Err(error) = outcome {
+                report.fail(&error);
+            }
         }
     }
-    Ok(())
 }
 
 fn measure(

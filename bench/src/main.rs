@@ -145,6 +145,8 @@ fn main() -> anyhow::Result<()> {
     println!("written to {}", options.output.display());
     // Every mbuf must be back; an error that holds the EAL cannot leave this thread.
     eal.cleanup().map_err(|error| error.reason)?;
+    let failures = report.failures();
+    ensure!(failures.is_empty(), "not everything could be measured:\n  {}", failures.join("\n  "));
     Ok(())
 }
 
@@ -160,10 +162,10 @@ fn measure(options: &Options, eal: &Eal, machine: Machine) -> anyhow::Result<Rep
 
     let mut report = Report::new(machine);
     if has(Part::Inprocess) {
-        inprocess::run(&bench, &pool, &mut report, &progress)?;
+        inprocess::run(&bench, &pool, &mut report, &progress);
     }
     if has(Part::Newconn) {
-        newconn::run(&bench, &pool, &mut report, &progress)?;
+        newconn::run(&bench, &pool, &mut report, &progress);
     }
     progress.finish_and_clear();
     Ok(report)

@@ -28,12 +28,14 @@ pub fn steps(bench: &Bench) -> u64 {
 }
 
 /// Measures every combination and adds the figures to `report`.
-pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) -> anyhow::Result<()> {
+pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) {
     for &protocol in &bench.protocols {
-        measure(bench, protocol, pool, report, progress)
-            .with_context(|| format!("new connections, {}", protocol.name()))?;
+        let outcome = measure(bench, protocol, pool, report, progress)
+            .with_context(|| format!("new connections, {}", protocol.name()));
+        if let Err(error) = outcome {
+            report.fail(&error);
+        }
     }
-    Ok(())
 }
 
 fn measure(

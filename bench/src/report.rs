@@ -50,12 +50,13 @@ pub struct Record {
 pub struct Report {
     machine: Machine,
     records: Vec<Record>,
+    failures: Vec<String>,
 }
 
 impl Report {
     /// Nothing yet.
     pub fn new(machine: Machine) -> Self {
-        Self { machine, records: Vec::new() }
+        Self { machine, records: Vec::new(), failures: Vec::new() }
     }
 
     /// Adds a figure: one value for each run.
@@ -66,6 +67,17 @@ impl Report {
         let value = if runs.len() % 2 == 1 { runs[middle] } else { (runs[middle - 1] + runs[middle]) / 2.0 };
         let (subject, machine) = (subject.clone(), self.machine.clone());
         self.records.push(Record { subject, metric, unit, value, min, max, runs: runs.len(), machine });
+    }
+
+    /// Notes that something could not be measured: it has no figures, and is never tried again until it has.
+    pub fn fail(&mut self, error: &anyhow::Error) {
+        let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
+        self.failures.push(chain.join(": "));
+    }
+
+    /// What could not be measured, and why.
+    pub fn failures(&self) -> &[String] {
+        &self.failures
     }
 
     /// Writes all figures as a list of objects.

@@ -202,12 +202,15 @@ impl ConnectionTable {
         &self.entries
     }
 
-    /// The flow's hash: a folded multiplication of its two words.
+    /// The flow's hash: two folded multiplications of its words, as wyhash ends with. One would not do: ports are in the top
+    /// of a word, and with some seeds those of one client would meet in a few buckets.
     #[inline]
     pub fn hash(&self, flow: Flow) -> Hash {
         let [a, b] = flow.words();
-        let product = u128::from(a ^ self.seeds[0]) * u128::from(b ^ self.seeds[1]);
-        Hash((product >> 64) as u64 ^ product as u64)
+        let [x, y] = self.seeds;
+        let product = multiply(a ^ x, b ^ y);
+        let product = multiply(product.0 ^ x, product.1 ^ y);
+        Hash(product.0 ^ product.1)
     }
 
     #[inline]
@@ -271,9 +274,6 @@ impl ConnectionTable {
     pub(super) fn insert(&self, flow: Flow, direction: Direction, index: Index) -> Result<(), Refused> {
         let hash = self.hash(flow);
         for _ in 0..ATTEMPTS {
-            if let Some(found) = self.find(hash, flow) {
-                return Err(Refused::Exists(found));
-            }
             let pending = Slot::new(hash, direction, index, Slot::PENDING);
             let (slot, distance) = self.publish(hash, pending).ok_or(Refused::Full)?;
             // Publish first, look then; the same fence in the other worker makes sure that not both miss the other.
@@ -318,7 +318,9 @@ impl ConnectionTable {
 
     /// Takes out every pending slot of the same flow but `ours`. A live one is given back: it has won.
     fn oust_rivals(&self, hash: Hash, flow: Flow, ours: Slot) -> Option<Found> {
-        for distance in 0..=REACH {
+        // A rival counts itself as overflow before it publishes away from home.
+        let reach = if self.bucket(hash, 0).overflow.load(Ordering::Acquire) == 0 { 0 } else { REACH };
+        for distance in 0..=reach {
             for place in &self.bucket(hash, distance).slots {
                 loop {
                     let slot = Slot(place.load(Ordering::Acquire));
@@ -390,6 +392,13 @@ impl ConnectionTable {
     pub(super) fn overflow(&self) -> u32 {
         self.buckets.iter().map(|b| b.overflow.load(Ordering::Relaxed)).sum()
     }
+}
+
+/// The low and the high half of a product.
+#[inline]
+fn multiply(a: u64, b: u64) -> (u64, u64) {
+    let product = u128::from(a) * u128::from(b);
+    (product as u64, (product >> 64) as u64)
 }
 
 #[cfg(not(loom))]

@@ -162,6 +162,29 @@ fn lists_show_what_is_there() {
     assert_eq!(seen, expected.collect::<Vec<_>>());
 }
 
+/// Flows as they come in life, with little to tell them apart, spread like others, whatever the seed of the table.
+#[test]
+fn flows_that_are_alike_find_room() {
+    type Family = fn(u32) -> Flow;
+    let families: [(&str, Family); 4] = [
+        ("ports of a client", |n| Flow::new(6, (0xcb00_7109, 1024 + n as u16), VIRTUAL)),
+        ("every second port", |n| Flow::new(6, (0xcb00_7109, 32_768 + 2 * n as u16), VIRTUAL)),
+        ("clients of a network", |n| Flow::new(17, (0xcb00_0000 + n, 53), VIRTUAL)),
+        ("networks", |n| Flow::new(17, (n << 16, 53), VIRTUAL)),
+    ];
+    for (family, flow) in families {
+        for table in 0..200 {
+            // As many buckets as there are by default, with half of the slots that NAT would use.
+            let mut all = connections(512, 1024);
+            for n in 0..1000 {
+                let new = NewConnection { flow: flow(n), ..new(n, Method::DirectRouting, State::Udp) };
+                let opened = all.open(&new, &Timeouts::default(), Tick(0));
+                assert!(opened.is_ok(), "{family}: number {n} in table {table}: {opened:?}");
+            }
+        }
+    }
+}
+
 /// Threads open, find and close flows that they share, each as a worker does; afterwards nothing is left and nothing is
 /// lost.
 #[test]

@@ -31,6 +31,8 @@ pub struct Server {
 pub struct Request {
     /// Who asked, as the server saw it.
     pub client: String,
+    /// The client's port.
+    pub port: u16,
     /// The HTTP status.
     pub status: u16,
     /// Bytes of the body that were sent.
@@ -172,7 +174,7 @@ http {{
     keepalive_requests 1000000;
     client_header_timeout 300s;
     default_type text/plain;
-    log_format lab '$remote_addr $status $body_bytes_sent $connection $request_uri $request_completion';
+    log_format lab '$remote_addr $remote_port $status $body_bytes_sent $connection $request_uri $request_completion';
     server {{
         listen 80 backlog=4096;
         access_log {directory}/access.log lab;
@@ -193,6 +195,7 @@ fn parse(line: &str) -> Option<Request> {
     let mut words = line.split(' ');
     Some(Request {
         client: words.next()?.to_owned(),
+        port: words.next()?.parse().ok()?,
         status: words.next()?.parse().ok()?,
         bytes: words.next()?.parse().ok()?,
         connection: words.next()?.parse().ok()?,
@@ -209,14 +212,15 @@ mod tests {
     fn a_log_line_is_a_request() {
         let request = |bytes, complete| Request {
             client: "198.51.100.100".into(),
+            port: 40000,
             status: 200,
             bytes,
             connection: 7,
             uri: "/big?rate=1m".into(),
             complete,
         };
-        assert_eq!(parse("198.51.100.100 200 22 7 /big?rate=1m OK"), Some(request(22, true)));
-        assert_eq!(parse("198.51.100.100 200 3 7 /big?rate=1m "), Some(request(3, false)));
+        assert_eq!(parse("198.51.100.100 40000 200 22 7 /big?rate=1m OK"), Some(request(22, true)));
+        assert_eq!(parse("198.51.100.100 40000 200 3 7 /big?rate=1m "), Some(request(3, false)));
         assert_eq!(parse("nonsense"), None);
     }
 }

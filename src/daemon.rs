@@ -65,7 +65,8 @@ pub fn run(config: &Config, cores: &[usize]) -> anyhow::Result<()> {
         };
         let outcome = serve(config, &eal, server, stopped).await;
         match eal.cleanup() {
-            Ok(()) => info!("stopped; every mbuf came back"),
+            Ok(()) if outcome.is_ok() => info!("stopped; every mbuf came back"),
+            Ok(()) => {}
             Err(left) => warn!("stopped; DPDK is left as it is: {left}"),
         }
         outcome
@@ -249,6 +250,7 @@ fn workers_of(
         let queues = wires.iter_mut().filter_map(VecDeque::pop_front).zip(ports).zip(kernels);
         let ports = queues.map(|((wire, port), kernel)| Port {
             mac: port.mac,
+            mtu: port.mtu,
             wire,
             // What Linux sends is sent by the first worker, so that it stays in order.
             kernel: kernel.as_ref().map(|kernel| Kernel {

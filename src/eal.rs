@@ -41,6 +41,11 @@ fn arguments(config: &Config, control: &[usize]) -> anyhow::Result<Vec<String>> 
     if !given(&["--telemetry", "--no-telemetry"]) {
         arguments.push("--no-telemetry".into());
     }
+    if given(&["--no-huge"]) && config.eal.huge_pages == HugePages::Require {
+        bail!(
+            "[eal] huge_pages = \"require\" and --no-huge in its arguments contradict each other; remove one"
+        );
+    }
     let huge_pages = !given(&["--no-huge"]) && wants_huge_pages(config.eal.huge_pages)?;
     if huge_pages {
         // Nothing is left behind in the file system, and no hugetlbfs need be mounted.

@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use tracing::{debug, warn};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-use crate::ports::{KERNEL_QUEUE, OpenPort};
+use crate::ports::{KERNEL_QUEUE, Lost, OpenPort};
 
 /// How long a frame for Linux may lie before it is noticed, when nothing else happens.
 const NAP: Duration = Duration::from_micros(100);
@@ -34,6 +34,7 @@ pub struct KernelInterface {
     tap: SyncDevice,
     name: String,
     pool: Mempool,
+    lost: Arc<Lost>,
     /// From workers.
     pub to: Arc<ArrayQueue<Mbuf>>,
     /// For the worker that sends.
@@ -53,7 +54,14 @@ impl KernelInterface {
             format!("port {}: cannot make the kernel interface {name}; is the name taken?", port.config.name)
         })?;
         let queue = || Arc::new(ArrayQueue::new(KERNEL_QUEUE));
-        Ok(Some(Self { tap, name: name.clone(), pool: port.pool.clone(), to: queue(), from: queue() }))
+        Ok(Some(Self {
+            tap,
+            name: name.clone(),
+            pool: port.pool.clone(),
+            lost: port.lost.clone(),
+            to: queue(),
+            from: queue(),
+        }))
     }
 
     /// Hands Linux what workers have put down; the number of frames.
@@ -62,6 +70,7 @@ impl KernelInterface {
         for mut mbuf in std::iter::from_fn(|| self.to.pop()).take(TURN) {
             delivered += 1;
             if mbuf.segment_count() > 1 && !mbuf.linearize() {
+                self.lost.to_kernel.fetch_add(1, Ordering::Relaxed);
                 debug!(
                     interface = self.name,
                     length = mbuf.len(),
@@ -71,6 +80,7 @@ impl KernelInterface {
             }
             // Linux does not take a frame while the interface is down, as it would not from any interface.
             if let Err(error) = self.tap.send(mbuf.data()) {
+                self.lost.to_kernel.fetch_add(1, Ordering::Relaxed);
                 debug!(interface = self.name, %error, "Linux does not take a frame");
             }
         }
@@ -84,6 +94,7 @@ impl KernelInterface {
                 Ok(length) => {
                     let queued = self.pool.alloc_from(&buffer[..length]).map(|mbuf| self.from.push(mbuf));
                     if !matches!(queued, Some(Ok(()))) {
+                        self.lost.from_kernel.fetch_add(1, Ordering::Relaxed);
                         debug!(
                             interface = self.name,
                             length, "a frame from Linux is lost: no buffer or no room"

@@ -1,6 +1,8 @@
 //! The ports: devices attached, set up with a queue pair for each worker, and started.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
 use control::config::{self, Config};
@@ -33,9 +35,22 @@ pub struct OpenPort {
     pub config: config::Port,
     /// Its own address.
     pub mac: MacAddr,
+    /// The longest IP packet it sends and receives, in bytes.
+    pub mtu: u16,
     /// Where its frames come from.
     pub pool: Mempool,
+    /// What is lost between Linux and the workers.
+    pub lost: Arc<Lost>,
     port: Port,
+}
+
+/// Frames lost at a port's kernel interface.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Handed to Linux, and not taken: the interface is down, say.
+    pub to_kernel: AtomicU64,
+    /// Linux wanted to send them, and there was no buffer or no room in the queue.
+    pub from_kernel: AtomicU64,
 }
 
 /// Attaches and starts the configuration's ports. Gives them, and for each its wires, one for each worker.
@@ -54,7 +69,10 @@ fn open_port(
     number: usize,
     wanted: &config::Port,
 ) -> anyhow::Result<(OpenPort, VecDeque<DpdkWire>)> {
-    let found = eal.probe(&wanted.device)?;
+    let found = eal.probe(&wanted.device).context(
+        "it cannot be attached; a device is a PCI address (0000:3b:00.0) or a driver with its options \
+         (net_af_packet0,iface=eth1), and DPDK's own words are above",
+    )?;
     let [id] = found[..] else {
         bail!("the device has {} ports; name one that has a single port", found.len());
     };
@@ -78,12 +96,19 @@ fn open_port(
         },
         &pool,
     )
-    .context("it cannot be set up with a queue for each worker")?;
+    .with_context(|| {
+        format!(
+            "it cannot be set up with {queues} receive and transmit queues (one for each worker) and an MTU of {}; give \
+             it more queues (net_af_packet: qpairs=, net_af_xdp: queue_count=) or use fewer cores, or another mtu",
+            wanted.mtu.unwrap_or(1500)
+        )
+    })?;
     port.start()?;
     let mac = MacAddr(port.mac_address()?);
+    let mtu = port.mtu()?;
     let queues = port.take_queues()?;
     let wires = queues.rx.into_iter().zip(queues.tx).map(|(rx, tx)| DpdkWire::new(rx, tx)).collect();
-    Ok((OpenPort { config: wanted.clone(), mac, pool, port }, wires))
+    Ok((OpenPort { config: wanted.clone(), mac, mtu, pool, port, lost: Arc::default() }, wires))
 }
 
 /// How many mbufs a port needs so that it never runs out: what its queues hold, what threads keep at hand, and what is on
@@ -126,6 +151,8 @@ impl OpenPort {
                 ("ierrors", s.ierrors),
                 ("oerrors", s.oerrors),
                 ("rx_nombuf", s.rx_nombuf),
+                ("to_kernel_lost", self.lost.to_kernel.load(Ordering::Relaxed)),
+                ("from_kernel_lost", self.lost.from_kernel.load(Ordering::Relaxed)),
                 ("mbufs", u64::from(self.pool.capacity())),
                 ("mbufs_in_use", u64::from(self.pool.in_use())),
             ]

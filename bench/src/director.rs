@@ -71,7 +71,7 @@ impl Director {
         let (_, mut subscribers) = snapshot::channel(1, &Arc::new(snapshot));
         let subscriber = subscribers.pop().context("no subscriber for the one worker")?;
         let counters = Arc::new(WorkerCounters::default());
-        let port = Port { mac: DIRECTOR, wire: generator.clone(), kernel: None };
+        let port = Port { mac: DIRECTOR, mtu: 1500, wire: generator.clone(), kernel: None };
         let clock = Clock::new(tsc(), hertz);
         let worker = Worker::new(0, vec![port], &shared, subscriber, counters.clone(), Tick::default());
         Ok(Self {

@@ -138,8 +138,8 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its line and what to do about it.
     pub fn load(file: &Path, cores: &[usize]) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(file).map_err(|e| ConfigError::new(file, Problem::Unreadable(e)))?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|e| ConfigError::new(file, Problem::Unreadable(e.to_string())))?;
         Self::parse(&text, file, cores)
     }
 

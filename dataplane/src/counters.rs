@@ -55,6 +55,8 @@ drops! {
     NeighbourTimeout = "neighbour_timeout",
     /// As many packets wait for neighbours already as may.
     NeighbourQueueFull = "neighbour_queue_full",
+    /// Longer than the port it would leave by may send.
+    TooBig = "too_big",
     /// The port's transmit queue did not take it.
     TxFull = "tx_full",
     /// The kernel interface's queue is full.

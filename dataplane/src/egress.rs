@@ -35,15 +35,18 @@ struct Waiting<F> {
 pub(crate) struct Egress<F> {
     /// What leaves at the end of the burst, by port.
     out: Vec<Burst<F>>,
+    /// The longest frame of each port, in bytes without the frame check sequence.
+    longest: Vec<usize>,
     waiting: VecDeque<Waiting<F>>,
     requests: Arc<ArrayQueue<Resolve>>,
 }
 
 impl<F: Frame> Egress<F> {
-    /// For this many ports. What is unresolved is asked for in `requests`.
-    pub(crate) fn new(ports: usize, requests: Arc<ArrayQueue<Resolve>>) -> Self {
+    /// For ports of these MTUs. What is unresolved is asked for in `requests`.
+    pub(crate) fn new(mtus: &[u16], requests: Arc<ArrayQueue<Resolve>>) -> Self {
         Self {
-            out: (0..ports).map(|_| Burst::new()).collect(),
+            out: mtus.iter().map(|_| Burst::new()).collect(),
+            longest: mtus.iter().map(|mtu| ethernet::HEADER + usize::from(*mtu)).collect(),
             waiting: VecDeque::with_capacity(WAITING),
             requests,
         }
@@ -92,8 +95,14 @@ impl<F: Frame> Egress<F> {
         adjacency: &Adjacency,
         ports: &mut Ports<'_, W>,
     ) -> Result<(), Drop> {
+        let port = usize::from(adjacency.port.0);
+        let (Some(out), Some(longest)) = (self.out.get_mut(port), self.longest.get(port)) else {
+            return Err(Drop::NoRoute);
+        };
+        if frame.len() > *longest {
+            return Err(Drop::TooBig);
+        }
         ethernet::set_addresses(frame.data_mut(), adjacency.destination, adjacency.source);
-        let out = self.out.get_mut(usize::from(adjacency.port.0)).ok_or(Drop::NoRoute)?;
         if out.is_full() {
             ports.flush(adjacency.port, out);
         }

@@ -27,6 +27,8 @@ use crate::wire::{BURST, Burst, Frame, Wire};
 pub struct Port<W: Wire> {
     /// The port's own address.
     pub mac: MacAddr,
+    /// The longest IP packet it sends, in bytes.
+    pub mtu: u16,
     /// This worker's queues.
     pub wire: W,
     /// The way to Linux, where the port has a kernel interface.
@@ -75,7 +77,8 @@ impl<W: Wire> Worker<W> {
         counters: Arc<WorkerCounters>,
         now: Tick,
     ) -> Self {
-        let egress = Egress::new(ports.len(), shared.requests.clone());
+        let mtus: Vec<_> = ports.iter().map(|port| port.mtu).collect();
+        let egress = Egress::new(&mtus, shared.requests.clone());
         let (mut macs, mut wires, mut kernels) = (Vec::new(), Vec::new(), Vec::new());
         for port in ports {
             macs.push(port.mac);

@@ -48,21 +48,14 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.problem {
-            Problem::Unreadable(e) => Some(e),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for ConfigError {}
 
 /// What is wrong with a configuration file, and what to do about it.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each message says what the variant is")]
 pub enum Problem {
     #[error("cannot be read: {0}; does it exist, and may this user read it?")]
-    Unreadable(std::io::Error),
+    Unreadable(String),
     #[error("{0}")]
     Syntax(String),
     #[error("unknown key \"{key}\"{}", suggest(.nearest))]

@@ -25,8 +25,8 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Works out anew which neighbours are needed for `addresses` and as `gateways`, and returns those that no
-    /// longer are.
+    /// Works out anew which neighbours are needed for `addresses` and as `gateways`, and returns those that no longer
+    /// are and that Linux was asked for. It need not have announced them: it does not while it has no answer.
     pub fn set(
         &mut self,
         addresses: &HashSet<IpAddr>,
@@ -43,7 +43,10 @@ impl Kept {
             *asked = self.neighbours.get(key).copied().flatten();
         }
         let before = std::mem::replace(&mut self.neighbours, needed);
-        before.into_keys().filter(|key| !self.neighbours.contains_key(key)).collect()
+        let released = |(key, asked): (Key, Option<Instant>)| {
+            (asked.is_some() && !self.neighbours.contains_key(&key)).then_some(key)
+        };
+        before.into_iter().filter_map(released).collect()
     }
 
     pub fn contains(&self, key: &Key) -> bool {
@@ -122,9 +125,11 @@ mod tests {
         assert_eq!(kept.set(&addresses, std::iter::empty(), &network()), []);
         assert!(kept.contains(&(PortId(1), SERVER)) && kept.contains(&(PortId(0), GATEWAY)));
         assert_eq!(kept.neighbours.len(), 2);
+        assert_eq!(kept.due(&HashMap::new(), Instant::now()).len(), 2);
         assert_eq!(kept.set(&[SERVER].into(), std::iter::empty(), &network()), [(PortId(0), GATEWAY)]);
         let gateway = [(PortId(0), GATEWAY)];
         assert_eq!(kept.set(&[].into(), gateway.into_iter(), &network()), [(PortId(1), SERVER)]);
+        assert_eq!(kept.set(&[].into(), std::iter::empty(), &network()), [], "nobody was asked for it");
     }
 
     #[test]

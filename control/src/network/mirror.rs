@@ -187,7 +187,7 @@ impl Mirror {
         let gateways = self.state.gateways();
         let released = self.kept.set(&addresses, gateways.into_iter(), self.state.network());
         for key in released {
-            if self.state.neighbours().get(&key).is_some_and(|n| n.managed) {
+            if self.state.neighbours().get(&key).is_none_or(|n| n.managed) {
                 self.ask(key, Ask::Once, linux).await;
             }
         }

@@ -63,7 +63,7 @@ impl Scene {
         let (publisher, mut subscribers) = snapshot::channel(1, &first);
         let counters = Arc::new(Counters::default());
         let wire = QueueWire { incoming: incoming.clone(), sent: sent.clone() };
-        let ports = vec![Port { mac: MAC, wire, kernel: None }];
+        let ports = vec![Port { mac: MAC, mtu: 1500, wire, kernel: None }];
         let mut worker = Worker::new(0, ports, &shared, subscribers.remove(0), counters.clone(), Tick(0));
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();

@@ -146,6 +146,7 @@ impl Lab {
         let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::default())).collect();
         let port = |number: usize, worker: usize| Port {
             mac: [WAN, LAN][number],
+            mtu: 1500,
             wire: MemoryWire::default(),
             kernel: Some(Kernel {
                 to: Arc::clone(&to_kernel[number]),
@@ -472,6 +473,16 @@ fn what_a_transmit_queue_does_not_take_is_tried_again_and_then_counted() {
     assert_eq!(lab.dropped(Drop::TxFull), 40 - BURST as u64);
     lab.workers[0].wires[1].room = None;
     assert_eq!(lab.poll(0).len(), BURST);
+    lab.check_balance();
+}
+
+#[test]
+fn what_is_longer_than_the_port_may_send_is_dropped_by_name() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let udp = |length| frame(WAN, Flow::new(protocol::UDP, (CLIENT, 1), VIP), 0, &vec![0; length]);
+    assert!(lab.receive_one(0, udp(1500 - 28)).is_some());
+    assert_eq!(lab.receive_one(0, udp(1500 - 27)), None);
+    assert_eq!(lab.dropped(Drop::TooBig), 1);
     lab.check_balance();
 }
 

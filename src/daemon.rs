@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +55,9 @@ pub fn run(config: &Config, cores: &[usize]) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
         // Before any device is touched: another director may have them.
-        let server = Server::bind(socket_options(config)?)?;
+        let options = socket_options(config)?;
+        let _directory = Directory::of(&config.control.socket)?;
+        let server = Server::bind(options)?;
         let eal = eal::start(config, cores)?;
         let stopped = async {
             tokio::select! {
@@ -307,11 +309,30 @@ fn socket_options(config: &Config) -> anyhow::Result<SocketOptions> {
     options.mode = control.mode;
     options.group = control.group.as_ref().map(group).transpose()?;
     options.change_uids = control.change.iter().map(user).collect::<anyhow::Result<_>>()?;
-    if let Some(directory) = control.socket.parent().filter(|d| *d != Path::new("/")) {
+    Ok(options)
+}
+
+/// The socket's directory, where it was not there before: it goes with the daemon.
+struct Directory(Option<PathBuf>);
+
+impl Directory {
+    fn of(socket: &Path) -> anyhow::Result<Self> {
+        let Some(directory) = socket.parent().filter(|directory| !directory.exists()) else {
+            return Ok(Self(None));
+        };
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot make the socket's directory {}", directory.display()))?;
+        Ok(Self(Some(directory.to_owned())))
     }
-    Ok(options)
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Some(directory) = &self.0 {
+            // It stays where others have put something into it.
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
 }
 
 fn group(account: &Account) -> anyhow::Result<u32> {

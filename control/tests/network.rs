@@ -197,6 +197,18 @@ fn a_deleted_neighbour_is_unknown_and_a_kept_one_comes_back_as_root() {
     });
 }
 
+/// While it has no answer, Linux announces nothing of a neighbour that it asks for.
+#[test]
+fn what_never_answered_is_let_go_as_root() {
+    const NOBODY: &str = "192.0.2.200";
+    world(async |w| {
+        w.keep(&[NOBODY]);
+        w.until_linux(NOBODY, |s| s.contains("managed")).await;
+        w.keep(&[]);
+        w.until_linux(NOBODY, |s| !s.contains("managed")).await;
+    });
+}
+
 #[test]
 fn what_is_no_longer_kept_is_let_go_and_stays_known_as_root() {
     world(async |mut w| {

@@ -9,7 +9,7 @@ use lab::{Mode, Wire, list, process, steps, wait_until};
 
 use crate::{Scene, play};
 
-/// The list that the issue of this project began with.
+/// The list that the demo began with.
 fn expected_list(forward: &str) -> String {
     format!(
         "IP Virtual Server version 1.2.1 (size=4096)\n\

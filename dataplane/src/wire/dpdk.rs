@@ -41,7 +41,7 @@ impl Frame for Mbuf {
 pub struct DpdkWire {
     rx: RxQueue,
     tx: TxQueue,
-    /// What the driver fills and empties; empty in between but for what a transmit queue did not take.
+    /// What the driver fills, and below what it empties: both hold nothing between two calls.
     received: dpdk_sys::Burst<BURST>,
     sending: dpdk_sys::Burst<BURST>,
 }

@@ -211,7 +211,7 @@ fn network() -> anyhow::Result<Network> {
         ("192.0.2.0/24".parse()?, Some(NextHop { port, gateway: None })),
     ]);
     let mut neighbour = |address: IpAddr, destination| {
-        network.set_neighbour(address, Adjacency { port, source: DIRECTOR, destination });
+        network.set_neighbour(address, Adjacency::new(port, DIRECTOR, destination));
     };
     neighbour(GATEWAY_ADDRESS.into(), GATEWAY);
     for number in 0..SERVERS {

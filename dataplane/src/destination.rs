@@ -11,7 +11,7 @@ use zerocopy::FromZeros;
 
 use crate::conn::State;
 use crate::counters::add;
-use crate::memory::Region;
+use crate::memory::{Region, prefetch};
 
 /// Connections on a destination, as schedulers compare them.
 #[derive(Default, FromZeros)]
@@ -119,6 +119,12 @@ impl Destinations {
     #[inline]
     pub(crate) fn ended(&self, destination: u32, state: State) {
         self.load(destination).cell(state).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Asks the processor to load what `worker` counts for the destination.
+    #[inline]
+    pub(crate) fn prefetch(&self, worker: usize, destination: u32) {
+        prefetch(&self.tallies[worker][destination as usize]);
     }
 
     /// True while the destination is deleted; its connections' packets are dropped.

@@ -95,16 +95,16 @@ impl<F: Frame> Egress<F> {
         adjacency: &Adjacency,
         ports: &mut Ports<'_, W>,
     ) -> Result<(), Drop> {
-        let port = usize::from(adjacency.port.0);
+        let port = usize::from(adjacency.port().0);
         let (Some(out), Some(longest)) = (self.out.get_mut(port), self.longest.get(port)) else {
             return Err(Drop::NoRoute);
         };
         if frame.len() > *longest {
             return Err(Drop::TooBig);
         }
-        ethernet::set_addresses(frame.data_mut(), adjacency.destination, adjacency.source);
+        ethernet::set_addresses(frame.data_mut(), adjacency.addresses());
         if out.is_full() {
-            ports.flush(adjacency.port, out);
+            ports.flush(adjacency.port(), out);
         }
         out.try_push(frame).map_err(|_| Drop::TxFull)
     }

@@ -84,3 +84,17 @@ impl<T> Deref for Region<T> {
         &self.0
     }
 }
+
+/// Asks the processor to load a cache line for reading.
+#[inline]
+pub(crate) fn prefetch<T>(line: &T) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    // SAFETY: a prefetch reads nothing that the program can see and faults at no address; `line` is a reference.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+            std::ptr::from_ref(line).cast(),
+        );
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    let _ = line;
+}

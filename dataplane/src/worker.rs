@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 
 use crate::conn::state::Seen;
-use crate::conn::table::{Found, Hash};
+use crate::conn::table::{Candidate, Found, Hash};
 use crate::conn::{ConnectionTable, Connections, Direction, NewConnection, OpenError, State, state};
 use crate::counters::{Drop, Verdict, WorkerCounters};
 use crate::destination::Destinations;
@@ -41,6 +41,21 @@ pub struct Kernel<F> {
     pub to: Arc<ArrayQueue<F>>,
     /// What Linux sends, where it is this worker that sends it.
     pub from: Option<Arc<ArrayQueue<F>>>,
+}
+
+/// A frame between the stages of [`Worker::balance`].
+struct Stage {
+    parsed: Parsed,
+    hash: Hash,
+    candidate: Candidate,
+    found: Option<Found>,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        let parsed = Parsed::Other(Verdict::ToKernel);
+        Self { parsed, hash: Hash::default(), candidate: Candidate::NONE, found: None }
+    }
 }
 
 /// What all workers share, and control with them.
@@ -104,7 +119,7 @@ impl<W: Wire> Worker<W> {
             self.wires[port].receive(&mut burst);
             if !burst.is_empty() {
                 received += burst.len();
-                self.balance(PortId(port as u16), burst, now);
+                self.balance(PortId(port as u16), &mut burst, now);
             }
             self.send_from_kernel(port);
         }
@@ -118,31 +133,37 @@ impl<W: Wire> Worker<W> {
 
     /// The whole way of a burst: parse, look up, admit what is new, forward. The stages go over the burst together, so
     /// that its cache misses are in flight together.
-    fn balance(&mut self, port: PortId, burst: Burst<W::Frame>, now: Tick) {
+    fn balance(&mut self, port: PortId, burst: &mut Burst<W::Frame>, now: Tick) {
         self.counters.received(burst.len());
         let mac = self.macs[usize::from(port.0)];
         let table = self.connections.table();
 
         burst.iter().for_each(Frame::prefetch);
-        let parsed: ArrayVec<(Parsed, Hash), BURST> = burst
-            .iter()
-            .map(|frame| match parse(frame, mac) {
-                Parsed::Packet(packet) => {
-                    let hash = table.hash(packet.flow);
-                    table.prefetch_bucket(hash);
-                    (Parsed::Packet(packet), hash)
-                }
-                other => (other, Hash::default()),
-            })
-            .collect();
-        for (parsed, hash) in &parsed {
-            if let Parsed::Packet(_) = parsed {
-                table.prefetch_entry(*hash);
+        let mut stages: ArrayVec<Stage, BURST> = ArrayVec::new();
+        for frame in burst.iter() {
+            let mut stage = Stage { parsed: parse(frame, mac), ..Stage::default() };
+            if let Parsed::Packet(packet) = &stage.parsed {
+                stage.hash = table.hash(packet.flow);
+                table.prefetch_bucket(stage.hash);
+            }
+            stages.push(stage);
+        }
+        for stage in &mut stages {
+            if let Parsed::Packet(_) = stage.parsed {
+                stage.candidate = table.candidate(stage.hash);
             }
         }
-        for (frame, (parsed, hash)) in burst.into_iter().zip(parsed) {
-            let verdict = match parsed {
-                Parsed::Packet(packet) => match self.connection(&packet, hash, now) {
+        for stage in &mut stages {
+            if let Parsed::Packet(packet) = &stage.parsed {
+                stage.found = table.find_by(stage.candidate, stage.hash, packet.flow);
+                if let Some(found) = stage.found {
+                    self.destinations.prefetch(self.number, table.entry(found.index).destination());
+                }
+            }
+        }
+        for (frame, stage) in burst.drain(..).zip(&stages) {
+            let verdict = match stage.parsed {
+                Parsed::Packet(packet) => match self.connection(&packet, stage, now) {
                     Ok(found) => {
                         self.forward(frame, &packet, found, now);
                         continue;
@@ -161,7 +182,20 @@ impl<W: Wire> Worker<W> {
 
     /// The connection the packet belongs to: one there is, or a new one where it may open one.
     #[inline]
-    fn connection(&mut self, packet: &Packet, hash: Hash, now: Tick) -> Result<Found, Verdict> {
+    fn connection(&mut self, packet: &Packet, stage: &Stage, now: Tick) -> Result<Found, Verdict> {
+        match stage.found {
+            Some(found)
+                if !packet.flags.any(Flags::SYN) && self.connections.entry(found.index).life().is_alive() =>
+            {
+                Ok(found)
+            }
+            _ => self.open(packet, stage.hash, now),
+        }
+    }
+
+    /// The connection of a packet that may open one. It is looked up anew: another packet of the burst may have opened it.
+    #[inline(never)]
+    fn open(&mut self, packet: &Packet, hash: Hash, now: Tick) -> Result<Found, Verdict> {
         if let Some(found) = self.connections.find(hash, packet.flow) {
             let over = packet.flags.any(Flags::SYN)
                 && found.direction == Direction::ToServer

@@ -158,7 +158,7 @@ fn network(server_mac: MacAddr) -> Network {
     let mut network = Network::default();
     let hop = Some(NextHop { port: PortId(0), gateway: Some([192, 0, 2, 1].into()) });
     network.set_routes([("0.0.0.0/0".parse().unwrap(), hop)]);
-    let adjacency = Adjacency { port: PortId(0), source: MAC, destination: server_mac };
+    let adjacency = Adjacency::new(PortId(0), MAC, server_mac);
     network.set_neighbour([192, 0, 2, 1].into(), adjacency);
     network
 }

@@ -93,10 +93,10 @@ fn network() -> Network {
         ("198.51.100.0/24".parse().unwrap(), via(0, None)),
         ("192.0.2.0/24".parse().unwrap(), via(1, None)),
     ]);
-    let wan = Adjacency { port: PortId(0), source: WAN, destination: ROUTER };
+    let wan = Adjacency::new(PortId(0), WAN, ROUTER);
     network.set_neighbour("198.51.100.1".parse().unwrap(), wan);
     for (server, mac) in SERVERS.iter().zip(SERVER_MACS) {
-        network.set_neighbour(ip(server.0), Adjacency { port: PortId(1), source: LAN, destination: mac });
+        network.set_neighbour(ip(server.0), Adjacency::new(PortId(1), LAN, mac));
     }
     network
 }
@@ -427,7 +427,7 @@ fn a_new_mac_and_a_new_route_are_taken_by_the_next_packet() {
     lab.receive_one(0, tcp(1, S)).unwrap();
     let mac = MacAddr([2, 0, 0, 0, 9, 9]);
     let mut moved = network();
-    moved.set_neighbour(ip(SERVERS[1].0), Adjacency { port: PortId(1), source: LAN, destination: mac });
+    moved.set_neighbour(ip(SERVERS[1].0), Adjacency::new(PortId(1), LAN, mac));
     lab.snapshot.network = Arc::new(moved.clone());
     lab.publish();
     assert_eq!(read(&lab.receive_one(0, tcp(1, A)).unwrap().1).0, mac);

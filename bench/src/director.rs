@@ -56,8 +56,7 @@ impl Director {
         generator: Generator,
         hertz: u64,
     ) -> anyhow::Result<Self> {
-        let buckets = (u64::from(capacity) * 10 / 21).max(8).next_power_of_two() as usize;
-        let table = ConnectionTable::new(buckets, capacity, 1)
+        let table = ConnectionTable::new(buckets(capacity), capacity, 1)
             .map(Arc::new)
             .with_context(|| format!("no memory for a table of {capacity} connections"))?;
         let destinations = Arc::new(Destinations::new(2 * usize::from(SERVERS), 1)?);
@@ -201,6 +200,11 @@ impl Director {
     pub fn skip(&mut self, seconds: u32) {
         self.ahead += Tick::from_seconds(seconds).0;
     }
+}
+
+/// The buckets that the daemon gives a table of this capacity by default.
+pub fn buckets(capacity: u32) -> usize {
+    (u64::from(capacity) * 10 / 21).max(8).next_power_of_two() as usize
 }
 
 fn network() -> anyhow::Result<Network> {

@@ -3,13 +3,12 @@
 //! Each test here goes away with the work that makes it untrue. A change is tested before anything is done, and
 //! only if IPVS itself would take it, so that wrong use is answered as IPVS answers it.
 
+use dataplane::schedule::SCHEDULERS;
+
 use crate::model::{
     Change, DestinationSpec, Family, ForwardingMethod, Protocol, ServiceSpec, VirtualService,
 };
 use crate::refusal::Refusal;
-
-/// The schedulers the dataplane has.
-const SCHEDULERS: [&str; 4] = ["rr", "wrr", "lc", "wlc"];
 
 /// Whether the dataplane can do what `change` asks for.
 pub fn check(change: &Change) -> Result<(), Refusal> {
@@ -37,8 +36,8 @@ fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     if spec.service.protocol() == Some(Protocol::Sctp) {
         return Err(not_yet("balance SCTP"));
     }
-    if !SCHEDULERS.contains(&spec.scheduler.as_str()) {
-        let have = SCHEDULERS.join(", ");
+    if !SCHEDULERS.iter().any(|(name, _)| *name == spec.scheduler) {
+        let have = SCHEDULERS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         return Err(not_yet(&format!("have the scheduler {} (it has {have})", spec.scheduler)));
     }
     if spec.persistence.is_some() {
@@ -59,9 +58,6 @@ fn destination(spec: &DestinationSpec) -> Result<(), Refusal> {
     }
     if spec.method == ForwardingMethod::Local {
         return Err(not_yet("forward to this machine itself"));
-    }
-    if spec.upper_threshold != 0 || spec.lower_threshold != 0 {
-        return Err(not_yet("limit connections by thresholds"));
     }
     Ok(())
 }
@@ -99,7 +95,7 @@ mod tests {
             (ServiceSpec::new(address("198.51.100.1", Protocol::Sctp)), "SCTP yet"),
             (
                 ServiceSpec { scheduler: "sh".into(), ..v4.clone() },
-                "scheduler sh yet (it has rr, wrr, lc, wlc)",
+                "scheduler sh yet (it has rr, wrr, lc, wlc, mh)",
             ),
             (ServiceSpec { persistence: Some(persistence), ..v4.clone() }, "persistence yet"),
             (ServiceSpec { engine: Some("sip".into()), ..v4.clone() }, "engines yet"),
@@ -112,7 +108,7 @@ mod tests {
         }
         let refused = [
             (DestinationSpec { method: ForwardingMethod::Tunnel, ..server }, "by tunnel yet"),
-            (DestinationSpec { upper_threshold: 1, ..server }, "thresholds yet"),
+            (DestinationSpec { method: ForwardingMethod::Local, ..server }, "itself yet"),
         ];
         for (destination, words) in refused {
             let change = Change::AddDestination { service: v4.service, destination };

@@ -19,6 +19,12 @@ use crate::memory::Region;
 pub struct Load {
     active: AtomicU32,
     inactive: AtomicU32,
+    /// With this many connections it is overloaded; 0 where there is no limit.
+    upper: AtomicU32,
+    /// With fewer than this many it is no longer; 0 stands for 3/4 of `upper`.
+    lower: AtomicU32,
+    /// Not 0 while it is overloaded.
+    overloaded: AtomicU32,
 }
 
 impl Load {
@@ -32,6 +38,60 @@ impl Load {
     #[inline]
     pub fn inactive(&self) -> u32 {
         self.inactive.load(Ordering::Relaxed)
+    }
+
+    /// True while it has had as many connections as it may have, and has not got rid of enough since. Schedulers that
+    /// heed thresholds give it no new ones.
+    #[inline]
+    pub fn is_overloaded(&self) -> bool {
+        self.overloaded.load(Ordering::Relaxed) != 0
+    }
+
+    /// All connections, as thresholds count them.
+    fn total(&self) -> u64 {
+        let (active, inactive) = (self.active.load(Ordering::SeqCst), self.inactive.load(Ordering::SeqCst));
+        u64::from(active) + u64::from(inactive)
+    }
+
+    /// To be called when a connection has been added: marks it overloaded where that was the last it may have.
+    #[inline]
+    fn fill(&self) {
+        let upper = self.upper.load(Ordering::Relaxed);
+        if upper != 0 && self.total() >= upper.into() {
+            self.overload();
+        }
+    }
+
+    #[cold]
+    fn overload(&self) {
+        // Connections may end while this is done. Who ends one takes it off the count and then looks at the mark; we
+        // make the mark and then look at the count. All of it is SeqCst, so one of us sees what the other did, and no
+        // destination without connections stays marked.
+        self.overloaded.store(1, Ordering::SeqCst);
+        self.relax();
+    }
+
+    /// Takes the mark away where few enough connections are left.
+    fn relax(&self) {
+        let (upper, lower) = (self.upper.load(Ordering::Relaxed), self.lower.load(Ordering::Relaxed));
+        let enough_left = match (upper, lower) {
+            (0, 0) => false,
+            (upper, 0) => self.total() * 4 >= u64::from(upper) * 3,
+            (_, lower) => self.total() >= lower.into(),
+        };
+        if !enough_left {
+            self.overloaded.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Sets the thresholds (`-x` and `-y`). A higher limit, or none, takes the mark away at once; a lower one marks it
+    /// with the next connection only.
+    fn set_thresholds(&self, upper: u32, lower: u32) {
+        let before = self.upper.swap(upper, Ordering::Relaxed);
+        self.lower.store(lower, Ordering::Relaxed);
+        if upper == 0 || upper > before {
+            self.overloaded.store(0, Ordering::SeqCst);
+        }
     }
 
     fn cell(&self, state: State) -> &AtomicU32 {
@@ -96,7 +156,9 @@ impl Destinations {
     /// it first.
     #[inline]
     pub(crate) fn opening(&self, destination: u32, state: State) {
-        self.load(destination).cell(state).fetch_add(1, Ordering::Relaxed);
+        let load = self.load(destination);
+        load.cell(state).fetch_add(1, Ordering::SeqCst);
+        load.fill();
     }
 
     /// `worker` has opened a connection.
@@ -118,7 +180,17 @@ impl Destinations {
     /// A connection has ended in this state, or was not opened after all.
     #[inline]
     pub(crate) fn ended(&self, destination: u32, state: State) {
-        self.load(destination).cell(state).fetch_sub(1, Ordering::Relaxed);
+        let load = self.load(destination);
+        load.cell(state).fetch_sub(1, Ordering::SeqCst);
+        if load.overloaded.load(Ordering::SeqCst) != 0 {
+            load.relax();
+        }
+    }
+
+    /// Sets how many connections a destination may have: overloaded with `upper` of them (0: never), and no longer once
+    /// there are fewer than `lower` (0: than 3/4 of `upper`).
+    pub fn set_thresholds(&self, destination: u32, upper: u32, lower: u32) {
+        self.load(destination).set_thresholds(upper, lower);
     }
 
     /// True while the destination is deleted; its connections' packets are dropped.

@@ -19,6 +19,7 @@ use crate::packet::ipv4::is_martian_source;
 use crate::packet::protocol;
 use crate::packet::tcp::Flags;
 use crate::parse::{Packet, Parsed, parse};
+use crate::schedule::Arrival;
 use crate::snapshot::{Resolve, Snapshot, Subscriber};
 use crate::time::Tick;
 use crate::wire::{BURST, Burst, Frame, Wire};
@@ -142,7 +143,7 @@ impl<W: Wire> Worker<W> {
         }
         for (frame, (parsed, hash)) in burst.into_iter().zip(parsed) {
             let verdict = match parsed {
-                Parsed::Packet(packet) => match self.connection(&packet, hash, now) {
+                Parsed::Packet(packet) => match self.connection(&packet, frame.data(), hash, now) {
                     Ok(found) => {
                         self.forward(frame, &packet, found, now);
                         continue;
@@ -161,7 +162,7 @@ impl<W: Wire> Worker<W> {
 
     /// The connection the packet belongs to: one there is, or a new one where it may open one.
     #[inline]
-    fn connection(&mut self, packet: &Packet, hash: Hash, now: Tick) -> Result<Found, Verdict> {
+    fn connection(&mut self, packet: &Packet, frame: &[u8], hash: Hash, now: Tick) -> Result<Found, Verdict> {
         if let Some(found) = self.connections.find(hash, packet.flow) {
             let over = packet.flags.any(Flags::SYN)
                 && found.direction == Direction::ToServer
@@ -174,12 +175,12 @@ impl<W: Wire> Worker<W> {
                 self.destinations.ended(ended.destination, ended.state);
             }
         }
-        self.admit(packet, now)
+        self.admit(packet, frame, now)
     }
 
     /// Classify, schedule, insert: what the first packet of a connection goes through.
-    fn admit(&mut self, packet: &Packet, now: Tick) -> Result<Found, Verdict> {
-        let Snapshot { services, timeouts, .. } = self.snapshot.current();
+    fn admit(&mut self, packet: &Packet, frame: &[u8], now: Tick) -> Result<Found, Verdict> {
+        let Snapshot { services, timeouts, scheduling, .. } = self.snapshot.current();
         let flow = packet.flow;
         // Linux answers what belongs to no connection; a SYN alone opens one.
         let opens = flow.protocol() == protocol::UDP
@@ -188,9 +189,10 @@ impl<W: Wire> Worker<W> {
         if is_martian_source(flow.source().0) {
             return Err(Verdict::Drop(Drop::MartianSource));
         }
+        let arrival = Arrival::new(packet, frame, now, *scheduling);
         let destination = service
             .scheduler()
-            .schedule(service, &self.destinations, flow)
+            .schedule(service, &self.destinations, arrival)
             .ok_or(Verdict::Drop(Drop::NoDestination))?;
         let new = NewConnection {
             flow,

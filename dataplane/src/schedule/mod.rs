@@ -1,9 +1,13 @@
 //! Schedulers: which destination gets a new connection. One file each; each is named in [`SCHEDULERS`] and nowhere else.
 //!
-//! Meaning, arithmetic and tie-breaks are IPVS's. A scheduler's own state (whose turn it is) is one atomic word, so that
-//! a choice is one step over all workers, and it outlives the snapshots in which the service is published.
+//! Meaning, arithmetic and tie-breaks are IPVS's. A scheduler's own state (whose turn it is, say) is in atomics, so that
+//! a choice is one step over all workers, and it outlives the snapshots in which the service is published. What only
+//! depends on the service's destinations is laid out by control when it publishes them ([`Slots`]). No scheduler ever
+//! locks, waits, allocates or frees where a packet is on its way.
 
+mod hash;
 mod lc;
+mod mh;
 mod rr;
 mod wlc;
 mod wrr;
@@ -12,18 +16,124 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::destination::{Destinations, Load};
-use crate::parse::Flow;
+use crate::packet::{ethernet, protocol, udp};
+use crate::parse::{Flow, Packet};
 use crate::service::{Destination, Service};
+use crate::time::Tick;
 
 /// Chooses a destination for each new connection of one service.
 pub trait Scheduler: Debug + Send + Sync {
-    /// The destination for a new connection, or `None` where there is no candidate.
-    fn schedule<'s>(&self, service: &'s Service, loads: &Destinations, flow: Flow)
-    -> Option<&'s Destination>;
+    /// The destination for the connection that `arrival` opens, or `None` where there is no candidate.
+    fn schedule<'s>(
+        &self,
+        service: &'s Service,
+        loads: &Destinations,
+        arrival: Arrival<'_>,
+    ) -> Option<&'s Destination>;
 
-    /// The service's destinations are about to become those of `service`: one was added, deleted or edited.
-    fn changed(&self, service: &Service) {
-        let _ = service;
+    /// Lays out slots for these destinations, the one added last first. For schedulers that look up a hash; called by
+    /// control before it publishes a service.
+    fn slots(&self, destinations: &[Destination]) -> Slots {
+        let _ = destinations;
+        Slots::default()
+    }
+
+    /// The service's destinations are about to become these, the one added last first: one was added, deleted or edited.
+    /// Called by control.
+    fn changed(&self, destinations: &[Destination]) {
+        let _ = destinations;
+    }
+}
+
+/// What a choice may depend on besides the service and its destinations: the packet that opens the connection, when, and
+/// what is set for all services.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'p> {
+    /// Who talks to whom.
+    pub flow: Flow,
+    /// The time.
+    pub now: Tick,
+    /// A UDP datagram's data as far as the frame's first segment holds it; empty for other protocols.
+    pub datagram: &'p [u8],
+    /// What is set for all services.
+    pub settings: Settings,
+}
+
+impl<'p> Arrival<'p> {
+    /// Of the packet that `frame`, from its Ethernet header on, was parsed as.
+    #[inline]
+    pub fn new(packet: &Packet, frame: &'p [u8], now: Tick, settings: Settings) -> Self {
+        let flow = packet.flow;
+        let datagram = if flow.protocol() == protocol::UDP {
+            let end = frame.len().min(ethernet::HEADER + usize::from(packet.length));
+            let start = ethernet::HEADER + usize::from(packet.ip_header) + udp::HEADER;
+            frame.get(start..end).unwrap_or_default()
+        } else {
+            &[]
+        };
+        Self { flow, now, datagram, settings }
+    }
+}
+
+/// The scheduler flags of a service (`-b`). What they mean is up to its scheduler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(
+    /// Bit 0 is flag 1, bit 1 flag 2, bit 2 flag 3.
+    pub u8,
+);
+
+impl Flags {
+    /// Flag 1: sh-fallback, mh-fallback.
+    pub const FIRST: Self = Self(1);
+    /// Flag 2: sh-port, mh-port.
+    pub const SECOND: Self = Self(2);
+    /// Flag 3.
+    pub const THIRD: Self = Self(4);
+
+    /// True if every flag of `other` is set.
+    #[inline]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What can be set about scheduling, for all services: IPVS's sysctls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `lblc_expiration`: how long lblc remembers a destination address that nobody asks for, in seconds.
+    pub lblc_expiration: u32,
+    /// `lblcr_expiration`: the same for lblcr, and how long a set of servers stays as it is before it loses one.
+    pub lblcr_expiration: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { lblc_expiration: 24 * 60 * 60, lblcr_expiration: 24 * 60 * 60 }
+    }
+}
+
+/// Where in a table of hashes each destination is: the places of a service's destinations, slot by slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slots(Box<[u32]>);
+
+impl Slots {
+    /// The place in the slot that `hash` falls into.
+    #[inline]
+    pub(crate) fn place(&self, hash: u32) -> Option<usize> {
+        let slot = hash.checked_rem(self.count())?;
+        self.0.get(slot as usize).map(|place| *place as usize)
+    }
+
+    /// How many slots there are; 0 where there is nobody to put into them.
+    #[inline]
+    pub(crate) fn count(&self) -> u32 {
+        self.0.len() as u32
+    }
+}
+
+impl FromIterator<u32> for Slots {
+    fn from_iter<I: IntoIterator<Item = u32>>(places: I) -> Self {
+        Self(places.into_iter().collect())
     }
 }
 
@@ -36,6 +146,7 @@ pub const SCHEDULERS: &[Registered] = &[
     ("wrr", || Arc::<wrr::WeightedRoundRobin>::default()),
     ("lc", || Arc::new(lc::LeastConnections)),
     ("wlc", || Arc::new(wlc::WeightedLeastConnections)),
+    ("mh", || Arc::new(mh::MaglevHashing)),
 ];
 
 /// A new scheduler of this name.
@@ -44,13 +155,19 @@ pub fn by_name(name: &str) -> Option<Arc<dyn Scheduler>> {
 }
 
 /// True where a destination may get a new connection.
-fn is_candidate(destination: &Destination) -> bool {
-    destination.weight > 0
+#[inline]
+fn is_candidate(destination: &Destination, loads: &Destinations) -> bool {
+    destination.weight > 0 && !loads.load(destination.id).is_overloaded()
 }
 
 /// What a connection costs its server, as lc, wlc and their like count it: an active one as much as 256 inactive.
 fn overhead(load: &Load) -> u64 {
     (u64::from(load.active()) << 8) + u64::from(load.inactive())
+}
+
+/// The greatest common divisor; 0 divides nothing and is divided by everything.
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

@@ -73,7 +73,17 @@ impl Service {
     /// put into them.
     #[inline]
     pub(crate) fn in_slot(&self, hash: u32) -> Option<&Destination> {
-        self.destinations.get(self.slots.place(hash)?)
+        self.destinations.get(self.slots.hashed(hash)? as usize)
+    }
+
+    /// The number that its scheduler has given to a destination of this service, where it has numbered them.
+    pub(crate) fn number(&self, destination: &Destination) -> Option<u32> {
+        self.slots.at(self.destinations.partition_point(|d| d.sequence > destination.sequence))
+    }
+
+    /// The destination to which its scheduler has given this number.
+    pub(crate) fn numbered(&self, number: u32) -> Option<&Destination> {
+        self.destinations.get(self.slots.position(number)?)
     }
 
     /// How many slots its scheduler has laid out.

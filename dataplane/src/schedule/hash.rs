@@ -39,12 +39,13 @@ pub(super) fn look_up<'s>(
     if is_candidate(destination, loads) {
         return Some(destination);
     }
-    if !falls_back {
+    // Without the second test, a service whose servers are all full would have every slot asked for every packet.
+    if !falls_back || !service.destinations().iter().any(|d| is_candidate(d, loads)) {
         return None;
     }
     let slots = service.slot_count();
     let start = first % slots;
     let offsets = (start..slots).chain(0..start);
-    let others = offsets.filter_map(|offset| service.in_slot(hash(offset)));
-    others.into_iter().find(|d| is_candidate(d, loads))
+    let mut others = offsets.filter_map(|offset| service.in_slot(hash(offset)));
+    others.find(|d| is_candidate(d, loads))
 }

@@ -72,7 +72,7 @@ fn takers(destinations: &[Destination]) -> Vec<Taker> {
                 place,
                 slot: hash(value, OFFSET_KEY) % SLOTS,
                 step: hash(value, STEP_KEY) % (SLOTS - 1) + 1,
-                turns: (d.last_weight / unit >> shift).max(1),
+                turns: ((d.last_weight / unit) >> shift).max(1),
             }
         })
         .collect()

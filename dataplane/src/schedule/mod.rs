@@ -5,10 +5,21 @@
 //! depends on the service's destinations is laid out by control when it publishes them ([`Slots`]). No scheduler ever
 //! locks, waits, allocates or frees where a packet is on its way.
 
+mod conhash;
+mod dh;
+mod fo;
 mod hash;
+mod lblc;
+mod lblcr;
 mod lc;
+mod locality;
 mod mh;
+mod nq;
+mod ovf;
 mod rr;
+mod sed;
+mod sh;
+mod twos;
 mod wlc;
 mod wrr;
 
@@ -36,6 +47,11 @@ pub trait Scheduler: Debug + Send + Sync {
     fn slots(&self, destinations: &[Destination]) -> Slots {
         let _ = destinations;
         Slots::default()
+    }
+
+    /// Does what is due at `now`. Called by control, more often than once a minute.
+    fn sweep(&self, now: Tick, settings: &Settings) {
+        let _ = (now, settings);
     }
 
     /// The service's destinations are about to become these, the one added last first: one was added, deleted or edited.
@@ -112,16 +128,27 @@ impl Default for Settings {
     }
 }
 
-/// Where in a table of hashes each destination is: the places of a service's destinations, slot by slot.
+/// What a scheduler has laid out for a service's destinations. For those that look up a hash, slot by slot the place of
+/// the destination in it; for others a number for each destination, by place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slots(Box<[u32]>);
 
 impl Slots {
-    /// The place in the slot that `hash` falls into.
+    /// What is in the slot that `hash` falls into.
     #[inline]
-    pub(crate) fn place(&self, hash: u32) -> Option<usize> {
-        let slot = hash.checked_rem(self.count())?;
-        self.0.get(slot as usize).map(|place| *place as usize)
+    pub(crate) fn hashed(&self, hash: u32) -> Option<u32> {
+        self.at(hash.checked_rem(self.count())? as usize)
+    }
+
+    /// What is in the slot numbered so.
+    #[inline]
+    pub(crate) fn at(&self, slot: usize) -> Option<u32> {
+        self.0.get(slot).copied()
+    }
+
+    /// The first slot in which this is.
+    pub(crate) fn position(&self, number: u32) -> Option<usize> {
+        self.0.iter().position(|n| *n == number)
     }
 
     /// How many slots there are; 0 where there is nobody to put into them.
@@ -132,8 +159,8 @@ impl Slots {
 }
 
 impl FromIterator<u32> for Slots {
-    fn from_iter<I: IntoIterator<Item = u32>>(places: I) -> Self {
-        Self(places.into_iter().collect())
+    fn from_iter<I: IntoIterator<Item = u32>>(slots: I) -> Self {
+        Self(slots.into_iter().collect())
     }
 }
 
@@ -146,7 +173,17 @@ pub const SCHEDULERS: &[Registered] = &[
     ("wrr", || Arc::<wrr::WeightedRoundRobin>::default()),
     ("lc", || Arc::new(lc::LeastConnections)),
     ("wlc", || Arc::new(wlc::WeightedLeastConnections)),
+    ("sed", || Arc::new(sed::ShortestExpectedDelay)),
+    ("nq", || Arc::new(nq::NeverQueue)),
+    ("fo", || Arc::new(fo::Failover)),
+    ("ovf", || Arc::new(ovf::Overflow)),
+    ("lblc", || Arc::<lblc::LocalityLeastConnections>::default()),
+    ("lblcr", || Arc::<lblcr::ReplicatedLeastConnections>::default()),
+    ("dh", || Arc::new(dh::DestinationHashing)),
+    ("sh", || Arc::new(sh::SourceHashing)),
     ("mh", || Arc::new(mh::MaglevHashing)),
+    ("conhash", || Arc::new(conhash::ConsistentHashing)),
+    ("twos", || Arc::<twos::PowerOfTwo>::default()),
 ];
 
 /// A new scheduler of this name.
@@ -163,6 +200,31 @@ fn is_candidate(destination: &Destination, loads: &Destinations) -> bool {
 /// What a connection costs its server, as lc, wlc and their like count it: an active one as much as 256 inactive.
 fn overhead(load: &Load) -> u64 {
     (u64::from(load.active()) << 8) + u64::from(load.inactive())
+}
+
+/// What sed and nq expect a new connection to wait for: active connections, itself among them.
+fn delay(load: &Load) -> u64 {
+    u64::from(load.active()) + 1
+}
+
+/// The highest weight, and the first of equals.
+fn highest_weight<'s>(candidates: impl Iterator<Item = &'s Destination>) -> Option<&'s Destination> {
+    candidates.reduce(|highest, other| if other.weight > highest.weight { other } else { highest })
+}
+
+/// The one with the least cost for its weight, and the first of equals. Weights of those given are above 0.
+fn least_for_weight<'s>(costs: impl Iterator<Item = (u64, &'s Destination)>) -> Option<&'s Destination> {
+    let exceeds = |least: &(u64, &Destination), other: &(u64, &Destination)| {
+        // Without division: a/v > b/w where a*w > b*v. 40 bits of cost times 31 of weight.
+        u128::from(least.0) * u128::from(other.1.weight) > u128::from(other.0) * u128::from(least.1.weight)
+    };
+    costs.reduce(|least, other| if exceeds(&least, &other) { other } else { least }).map(|(_, d)| d)
+}
+
+/// The candidate with the least overhead for its weight, and the first of equals: wlc's choice.
+fn least_loaded<'s>(service: &'s Service, loads: &Destinations) -> Option<&'s Destination> {
+    let candidates = service.destinations().iter().filter(|d| is_candidate(d, loads));
+    least_for_weight(candidates.map(|d| (overhead(loads.load(d.id)), d)))
 }
 
 /// The greatest common divisor; 0 divides nothing and is divided by everything.

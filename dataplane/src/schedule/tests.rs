@@ -159,6 +159,14 @@ fn choices_are_those_of_a_linux_kernel() {
         ("wrr", include_str!("../../tests/data/sched/wrr.txt")),
         ("lc", include_str!("../../tests/data/sched/lc.txt")),
         ("wlc", include_str!("../../tests/data/sched/wlc.txt")),
+        ("sed", include_str!("../../tests/data/sched/sed.txt")),
+        ("nq", include_str!("../../tests/data/sched/nq.txt")),
+        ("fo", include_str!("../../tests/data/sched/fo.txt")),
+        ("ovf", include_str!("../../tests/data/sched/ovf.txt")),
+        ("lblc", include_str!("../../tests/data/sched/lblc.txt")),
+        ("lblcr", include_str!("../../tests/data/sched/lblcr.txt")),
+        ("dh", include_str!("../../tests/data/sched/dh.txt")),
+        ("sh", include_str!("../../tests/data/sched/sh.txt")),
         ("mh", include_str!("../../tests/data/sched/mh.txt")),
     ] {
         let mut compared = 0;
@@ -196,12 +204,30 @@ const MH_PORTS: [u16; 9] = [1335, 1336, 1337, 1339, 1340, 1341, 1343, 1344, 1345
 fn sources_go_where_a_linux_kernel_sends_them() {
     let mut ports = MH_PORTS.into_iter();
     for (title, lines) in sections(include_str!("../../tests/data/sched/hash-sources.txt")) {
-        if !title.starts_with("mh") {
-            continue;
-        }
-        let (expected, got) = by_source(title, lines[0], ports.next().unwrap());
+        let port = if title.starts_with("mh") { ports.next().unwrap() } else { 80 };
+        let (expected, got) = by_source(title, lines[0], port);
         assert_eq!(got, expected, "{title}");
     }
+}
+
+#[test]
+fn destination_addresses_go_where_a_linux_kernel_sends_them() {
+    let mut compared = 0;
+    for (title, lines) in sections(include_str!("../../tests/data/sched/by-destination.txt")) {
+        let name = title.split_whitespace().next().unwrap();
+        let bench = Bench::new(name, &weights(title));
+        let service = bench.service();
+        let connect = |word: &str| {
+            let (last_byte, server) = word.split_once('=').unwrap();
+            let to = VIP & !0xff | last_byte.parse::<u32>().unwrap();
+            let flow = Flow::new(17, (CLIENT, 20_000), (to, 53));
+            (server.to_owned(), bench.connect_as(&service, flow, Tick(0), State::Udp))
+        };
+        let (expected, got): (Vec<_>, Vec<_>) = lines[0].split_whitespace().map(connect).unzip();
+        assert_eq!(got, expected, "{title}");
+        compared += expected.len();
+    }
+    assert!(compared > 1200, "{compared}");
 }
 
 #[test]

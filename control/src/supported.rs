@@ -3,8 +3,6 @@
 //! Each test here goes away with the work that makes it untrue. A change is tested before anything is done, and
 //! only if IPVS itself would take it, so that wrong use is answered as IPVS answers it.
 
-use dataplane::schedule::SCHEDULERS;
-
 use crate::model::{
     Change, DestinationSpec, Family, ForwardingMethod, Protocol, ServiceSpec, VirtualService,
 };
@@ -35,10 +33,6 @@ fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     }
     if spec.service.protocol() == Some(Protocol::Sctp) {
         return Err(not_yet("balance SCTP"));
-    }
-    if !SCHEDULERS.iter().any(|(name, _)| *name == spec.scheduler) {
-        let have = SCHEDULERS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        return Err(not_yet(&format!("have the scheduler {} (it has {have})", spec.scheduler)));
     }
     if spec.persistence.is_some() {
         return Err(not_yet("do persistence"));
@@ -93,10 +87,6 @@ mod tests {
             ),
             (ServiceSpec::new(address("2001:db8::1", Protocol::Tcp)), "IPv6 yet"),
             (ServiceSpec::new(address("198.51.100.1", Protocol::Sctp)), "SCTP yet"),
-            (
-                ServiceSpec { scheduler: "sh".into(), ..v4.clone() },
-                "scheduler sh yet (it has rr, wrr, lc, wlc, mh)",
-            ),
             (ServiceSpec { persistence: Some(persistence), ..v4.clone() }, "persistence yet"),
             (ServiceSpec { engine: Some("sip".into()), ..v4.clone() }, "engines yet"),
             (ServiceSpec { one_packet: true, ..v4.clone() }, "scheduling yet"),

@@ -100,6 +100,12 @@ impl Workers {
         self.publisher.publish(&self.snapshot);
     }
 
+    /// Makes these the settings of all schedulers, from workers' next burst on.
+    pub fn set_scheduling(&mut self, scheduling: schedule::Settings) {
+        self.snapshot = Arc::new(Snapshot { scheduling, ..(*self.snapshot).clone() });
+        self.publisher.publish(&self.snapshot);
+    }
+
     /// Frees what workers have let go of. To be called now and then; publishing does it, too.
     pub fn collect(&self) -> bool {
         self.publisher.settled()
@@ -308,6 +314,11 @@ impl Dataplane for Workers {
         self.services = services;
         self.tell_servers(table);
         Ok(())
+    }
+
+    fn tick(&mut self) {
+        let (now, settings) = ((self.surroundings.now)(), self.snapshot.scheduling);
+        self.services.values().for_each(|service| service.scheduler.sweep(now, &settings));
     }
 }
 

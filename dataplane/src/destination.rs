@@ -236,3 +236,72 @@ impl Destinations {
         sum
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(destinations: &Destinations, n: usize) {
+        (0..n).for_each(|_| destinations.opening(0, State::Established));
+    }
+
+    /// How many connections are left when it is no longer overloaded.
+    fn drain(destinations: &Destinations) -> u64 {
+        while destinations.load(0).is_overloaded() {
+            destinations.ended(0, State::Established);
+        }
+        destinations.load(0).total()
+    }
+
+    #[test]
+    fn overload_begins_and_ends_at_its_thresholds() {
+        for (upper, lower, left) in [(10, 0, 7), (10, 4, 3), (4, 0, 2), (1, 0, 0), (1, 1, 0), (10, 10, 9)] {
+            let destinations = Destinations::new(1, 1).unwrap();
+            destinations.set_thresholds(0, upper, lower);
+            fill(&destinations, upper as usize - 1);
+            assert!(!destinations.load(0).is_overloaded(), "-x {upper} -y {lower}");
+            // Inactive ones count as well, and one that becomes inactive changes nothing.
+            destinations.opening(0, State::TimeWait);
+            assert!(destinations.load(0).is_overloaded(), "-x {upper} -y {lower}");
+            destinations.moved(0, State::TimeWait, State::Established);
+            assert_eq!(drain(&destinations), left, "-x {upper} -y {lower}");
+        }
+    }
+
+    #[test]
+    fn only_a_higher_limit_or_none_lifts_an_overload_at_once() {
+        let destinations = Destinations::new(1, 1).unwrap();
+        destinations.set_thresholds(0, 4, 0);
+        fill(&destinations, 4);
+        for (upper, lower, overloaded) in [(4, 3, true), (3, 0, true), (4, 0, false)] {
+            destinations.set_thresholds(0, upper, lower);
+            assert_eq!(destinations.load(0).is_overloaded(), overloaded, "-x {upper} -y {lower}");
+        }
+        fill(&destinations, 1);
+        assert!(destinations.load(0).is_overloaded());
+        destinations.set_thresholds(0, 0, 0);
+        assert!(!destinations.load(0).is_overloaded());
+        fill(&destinations, 10);
+        assert!(!destinations.load(0).is_overloaded());
+    }
+
+    /// The mark is set by whoever opens and taken by whoever ends; in the end, with no connection, it must be gone.
+    #[test]
+    fn nobody_without_connections_stays_overloaded() {
+        let destinations = Destinations::new(1, 1).unwrap();
+        destinations.set_thresholds(0, 2, 0);
+        for _ in 0..200 {
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        for _ in 0..50 {
+                            destinations.opening(0, State::Established);
+                            destinations.ended(0, State::Established);
+                        }
+                    });
+                }
+            });
+            assert!(!destinations.load(0).is_overloaded());
+        }
+    }
+}

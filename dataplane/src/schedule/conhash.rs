@@ -212,9 +212,10 @@ mod tests {
             loads.opening(chosen, State::Established);
         }
         for server in &servers {
-            let share = u64::from(CLIENTS) * u64::from(server.weight) / 28;
+            // 5/4 of its part of the 28 that all weights make.
+            let most = (5 * u64::from(CLIENTS) * u64::from(server.weight)).div_ceil(4 * 28);
             let has = connections(server, &loads);
-            assert!(has <= share * 5 / 4 + 1, "r{} has {has}, its share is {share}", server.id);
+            assert!(has <= most, "r{} has {has}, and may have {most}", server.id);
         }
     }
 

@@ -99,9 +99,9 @@ pub struct Flags(
 );
 
 impl Flags {
-    /// Flag 1: sh-fallback, mh-fallback.
+    /// Flag 1: sh-fallback, mh-fallback, conhash-quic.
     pub const FIRST: Self = Self(1);
-    /// Flag 2: sh-port, mh-port.
+    /// Flag 2: sh-port, mh-port, conhash-port.
     pub const SECOND: Self = Self(2);
     /// Flag 3.
     pub const THIRD: Self = Self(4);
@@ -164,31 +164,61 @@ impl FromIterator<u32> for Slots {
     }
 }
 
-/// A scheduler's entry in the register: the name that `-s` takes, and how one is made.
-pub type Registered = (&'static str, fn() -> Arc<dyn Scheduler>);
+/// A scheduler's entry in the register.
+pub struct Registered {
+    /// What `-s` takes.
+    pub name: &'static str,
+    /// The names of its flags, flag 1 first.
+    pub flags: &'static [&'static str],
+    make: fn() -> Arc<dyn Scheduler>,
+}
+
+const fn entry(
+    name: &'static str,
+    flags: &'static [&'static str],
+    make: fn() -> Arc<dyn Scheduler>,
+) -> Registered {
+    Registered { name, flags, make }
+}
 
 /// Every scheduler there is.
-pub const SCHEDULERS: &[Registered] = &[
-    ("rr", || Arc::<rr::RoundRobin>::default()),
-    ("wrr", || Arc::<wrr::WeightedRoundRobin>::default()),
-    ("lc", || Arc::new(lc::LeastConnections)),
-    ("wlc", || Arc::new(wlc::WeightedLeastConnections)),
-    ("sed", || Arc::new(sed::ShortestExpectedDelay)),
-    ("nq", || Arc::new(nq::NeverQueue)),
-    ("fo", || Arc::new(fo::Failover)),
-    ("ovf", || Arc::new(ovf::Overflow)),
-    ("lblc", || Arc::<lblc::LocalityLeastConnections>::default()),
-    ("lblcr", || Arc::<lblcr::ReplicatedLeastConnections>::default()),
-    ("dh", || Arc::new(dh::DestinationHashing)),
-    ("sh", || Arc::new(sh::SourceHashing)),
-    ("mh", || Arc::new(mh::MaglevHashing)),
-    ("conhash", || Arc::new(conhash::ConsistentHashing)),
-    ("twos", || Arc::<twos::PowerOfTwo>::default()),
+pub const SCHEDULERS: [Registered; 15] = [
+    entry("rr", &[], || Arc::<rr::RoundRobin>::default()),
+    entry("wrr", &[], || Arc::<wrr::WeightedRoundRobin>::default()),
+    entry("lc", &[], || Arc::new(lc::LeastConnections)),
+    entry("wlc", &[], || Arc::new(wlc::WeightedLeastConnections)),
+    entry("lblc", &[], || Arc::<lblc::LocalityLeastConnections>::default()),
+    entry("lblcr", &[], || Arc::<lblcr::ReplicatedLeastConnections>::default()),
+    entry("dh", &[], || Arc::new(dh::DestinationHashing)),
+    entry("sh", &["sh-fallback", "sh-port"], || Arc::new(sh::SourceHashing)),
+    entry("sed", &[], || Arc::new(sed::ShortestExpectedDelay)),
+    entry("nq", &[], || Arc::new(nq::NeverQueue)),
+    entry("fo", &[], || Arc::new(fo::Failover)),
+    entry("ovf", &[], || Arc::new(ovf::Overflow)),
+    entry("mh", &["mh-fallback", "mh-port"], || Arc::new(mh::MaglevHashing)),
+    entry("twos", &[], || Arc::<twos::PowerOfTwo>::default()),
+    entry("conhash", &["conhash-quic", "conhash-port"], || Arc::new(conhash::ConsistentHashing)),
 ];
+
+/// The names of all schedulers.
+pub const NAMES: [&str; SCHEDULERS.len()] = {
+    let mut names = [""; SCHEDULERS.len()];
+    let mut n = 0;
+    while n < names.len() {
+        names[n] = SCHEDULERS[n].name;
+        n += 1;
+    }
+    names
+};
 
 /// A new scheduler of this name.
 pub fn by_name(name: &str) -> Option<Arc<dyn Scheduler>> {
-    SCHEDULERS.iter().find(|(known, _)| *known == name).map(|(_, make)| make())
+    SCHEDULERS.iter().find(|s| s.name == name).map(|s| (s.make)())
+}
+
+/// The names of a scheduler's flags, flag 1 first.
+pub fn flag_names(name: &str) -> &'static [&'static str] {
+    SCHEDULERS.iter().find(|s| s.name == name).map_or(&[], |s| s.flags)
 }
 
 /// True where a destination may get a new connection.

@@ -240,7 +240,7 @@ fn turns_go_on_where_they_were_when_the_last_one_is_deleted() {
 
 #[test]
 fn a_service_without_candidates_chooses_nobody() {
-    for (name, _) in SCHEDULERS {
+    for name in NAMES {
         for weights in [&[][..], &[0], &[0, 0, 0]] {
             assert_eq!(
                 Bench::new(name, weights).connect_many(1, State::Established),

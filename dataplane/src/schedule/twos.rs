@@ -26,7 +26,7 @@ impl PowerOfTwo {
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         word ^= word >> 31;
-        (u128::from(word) * u128::from(bound) >> 64) as u64
+        ((u128::from(word) * u128::from(bound)) >> 64) as u64
     }
 }
 
@@ -48,7 +48,7 @@ impl Scheduler for PowerOfTwo {
                 found
             });
             // One that was counted in the total may be full by now.
-            picked.or_else(|| candidates().last())
+            picked.or_else(|| candidates().next_back())
         };
         let picks = [pick(), pick()].into_iter().flatten();
         least_for_weight(picks.map(|d| (overhead(loads.load(d.id)), d)))

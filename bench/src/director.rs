@@ -235,6 +235,7 @@ fn services(method: Method, scheduler: &str) -> anyhow::Result<Services> {
             address: traffic::server(number).0.into(),
             port: if method == Method::Nat { traffic::SERVER_PORT } else { port },
             weight: 1,
+            last_weight: 1,
             method,
         };
         let scheduler = schedule::by_name(scheduler).with_context(|| format!("no scheduler {scheduler}"))?;

@@ -65,12 +65,26 @@ impl<F: Frame> Egress<F> {
     ) -> Result<(), Drop> {
         let generation = network.generation();
         let cached = entry.adjacency(direction, generation).and_then(|id| network.adjacency(id));
-        if let Some(adjacency) = cached {
-            return self.transmit(frame, adjacency, ports);
+        match cached {
+            Some(adjacency) => self.transmit(frame, adjacency, ports),
+            None => self.resolve(frame, to, (entry, direction), network, ports, now),
         }
+    }
+
+    /// The rest of [`Egress::send`], for a connection that has not been sent to since the network last changed.
+    #[inline(never)]
+    fn resolve<W: Wire<Frame = F>>(
+        &mut self,
+        frame: F,
+        to: u32,
+        (entry, direction): (&Entry, Direction),
+        network: &Network,
+        ports: &mut Ports<'_, W>,
+        now: Tick,
+    ) -> Result<(), Drop> {
         match network.resolve(address(to)) {
             Ok(id) => {
-                entry.set_adjacency(direction, generation, id);
+                entry.set_adjacency(direction, network.generation(), id);
                 let adjacency = network.adjacency(id).ok_or(Drop::NoRoute)?;
                 self.transmit(frame, adjacency, ports)
             }

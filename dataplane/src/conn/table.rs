@@ -243,15 +243,15 @@ impl ConnectionTable {
         Candidate(slot)
     }
 
-    /// [`ConnectionTable::find`] for a flow with a candidate, which is right nearly always.
+    /// The candidate, where it is what a packet of `flow` belongs to, which is so nearly always. `None` says only that it
+    /// has to be [looked for](ConnectionTable::find).
     #[inline]
-    pub fn find_by(&self, candidate: Candidate, hash: Hash, flow: Flow) -> Option<Found> {
+    pub fn confirm(&self, candidate: Candidate, flow: Flow) -> Option<Found> {
         let slot = candidate.0;
-        // It was live when it became the candidate, if it is one, and its entry is nobody else's yet.
-        if slot != Slot::EMPTY && self.is_flow(slot, flow) {
-            return Some(Found { index: slot.index(), direction: slot.direction() });
-        }
-        self.find(hash, flow)
+        // An empty slot is not live. What was live when it became the candidate leads to an entry that nobody uses anew
+        // before our next quiescent state.
+        (slot.is_live() && self.is_flow(slot, flow))
+            .then(|| Found { index: slot.index(), direction: slot.direction() })
     }
 
     /// The live connection that a packet of `flow` belongs to. The caller may use the entry until its worker passes

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::conn::{Method, Timeouts};
+use crate::conn::Method;
 use crate::network::{Adjacency, Network, NextHop};
 use crate::packet::checksum;
 use crate::parse::Flow;
@@ -106,7 +106,8 @@ fn services(method: Method, protocols: &[u8]) -> Services {
         let destination = |(n, server): (usize, &(u32, u16))| {
             let port = if method == Method::Nat { server.1 } else { VIP.1 };
             let id = first + n as u32;
-            Destination { id, sequence: n as u32 + 1, address: server.0, port, weight: 1, method }
+            let sequence = n as u32 + 1;
+            Destination { id, sequence, address: server.0, port, weight: 1, last_weight: 1, method }
         };
         SERVERS.iter().enumerate().map(destination).collect::<Vec<_>>()
     };
@@ -133,7 +134,7 @@ impl Lab {
         let snapshot = Snapshot {
             network: Arc::new(network()),
             services: Arc::new(services(method, &[protocol::TCP, protocol::UDP])),
-            timeouts: Timeouts::default(),
+            ..Snapshot::default()
         };
         let shared = Shared {
             table: Arc::new(ConnectionTable::new(64, 64, workers).unwrap()),

@@ -5,6 +5,7 @@
 //! packets is each worker's own.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::FromZeros;
@@ -113,7 +114,23 @@ pub(crate) struct Tally {
     gone: AtomicU32,
 }
 
+/// What one worker counts, by the destinations' numbers.
+pub(crate) struct Tallies(Region<Tally>);
+
+impl Tallies {
+    #[inline]
+    pub(crate) fn of(&self, destination: u32) -> &Tally {
+        &self.0[destination as usize]
+    }
+}
+
 impl Tally {
+    /// A connection has been opened.
+    #[inline]
+    pub(crate) fn opened(&self) {
+        add(&self.connections, 1);
+    }
+
     /// True while the destination is deleted; its connections' packets are dropped.
     #[inline]
     pub(crate) fn is_gone(&self) -> bool {
@@ -153,13 +170,14 @@ pub struct Stats {
 /// The cells of all destinations.
 pub struct Destinations {
     loads: Region<Load>,
-    tallies: Vec<Region<Tally>>,
+    tallies: Vec<Arc<Tallies>>,
 }
 
 impl Destinations {
     /// Room for destinations number 0 to `limit - 1` and `workers` workers.
     pub fn new(limit: usize, workers: usize) -> io::Result<Self> {
-        let tallies = (0..workers).map(|_| Region::new(limit)).collect::<io::Result<_>>()?;
+        let of_worker = |_| Region::new(limit).map(|cells| Arc::new(Tallies(cells)));
+        let tallies = (0..workers).map(of_worker).collect::<io::Result<_>>()?;
         Ok(Self { loads: Region::new(limit)?, tallies })
     }
 
@@ -181,12 +199,6 @@ impl Destinations {
         let load = self.load(destination);
         load.cell(state).fetch_add(1, Ordering::SeqCst);
         load.fill();
-    }
-
-    /// `worker` has opened a connection.
-    #[inline]
-    pub(crate) fn opened(&self, worker: usize, destination: u32) {
-        add(&self.tallies[worker][destination as usize].connections, 1);
     }
 
     /// A connection has gone from one state to another.
@@ -215,16 +227,15 @@ impl Destinations {
         self.load(destination).set_thresholds(upper, lower);
     }
 
-    /// What `worker`, and nobody else, counts for the destination.
-    #[inline]
-    pub(crate) fn tally(&self, worker: usize, destination: u32) -> &Tally {
-        &self.tallies[worker][destination as usize]
+    /// What `worker`, and nobody else, counts.
+    pub(crate) fn tallies(&self, worker: usize) -> Arc<Tallies> {
+        self.tallies[worker].clone()
     }
 
     /// Says whether the destination is deleted.
     pub fn set_gone(&self, destination: u32, gone: bool) {
         for tallies in &self.tallies {
-            tallies[destination as usize].gone.store(gone.into(), Ordering::Relaxed);
+            tallies.of(destination).gone.store(gone.into(), Ordering::Relaxed);
         }
     }
 
@@ -232,7 +243,7 @@ impl Destinations {
     pub fn stats(&self, destination: u32) -> Stats {
         let mut sum = Stats::default();
         for tallies in &self.tallies {
-            let tally = &tallies[destination as usize];
+            let tally = tallies.of(destination);
             sum.connections += tally.connections.load(Ordering::Relaxed);
             sum.in_packets += tally.in_packets.load(Ordering::Relaxed);
             sum.out_packets += tally.out_packets.load(Ordering::Relaxed);

@@ -85,15 +85,13 @@ impl<T> Deref for Region<T> {
     }
 }
 
-/// Asks the processor to load a cache line for reading.
+/// Asks the processor to load a cache line for reading. Any address will do: one that cannot be read is not.
 #[inline]
-pub fn prefetch<T>(line: &T) {
+pub fn prefetch<T>(line: *const T) {
     #[cfg(all(target_arch = "x86_64", not(loom)))]
-    // SAFETY: a prefetch reads nothing that the program can see and faults at no address; `line` is a reference.
+    // SAFETY: a prefetch reads nothing that the program can see and faults at no address.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-            std::ptr::from_ref(line).cast(),
-        );
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
     }
     #[cfg(not(all(target_arch = "x86_64", not(loom))))]
     let _ = line;

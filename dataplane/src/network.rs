@@ -21,6 +21,13 @@ pub struct PortId(pub u16);
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
+    /// The address as the upper six bytes of a number, the first byte the lowest of them.
+    #[inline]
+    pub(crate) const fn word(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([0, 0, a, b, c, d, e, f])
+    }
+
     /// True for broadcast and multicast addresses (IEEE 802.3, the I/G bit).
     #[inline]
     pub fn is_group(self) -> bool {

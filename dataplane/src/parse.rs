@@ -118,9 +118,9 @@ fn plain<F: Frame>(frame: &F, mac: MacAddr) -> Option<Packet> {
     };
     let length = read_u16(head, IP + 2);
     let end = usize::from(length);
-    let plain = head[..6] == mac.0
-        && read_u16(head, 12) == ethertype::IPV4
-        && head[IP] == 0x45
+    let [a, b, c, d, e, f, ..] = *head;
+    let plain = MacAddr([a, b, c, d, e, f]).word() == mac.word()
+        && read_u32(head, 12) >> 8 == u32::from(ethertype::IPV4) << 8 | 0x45
         && read_u16(head, IP + 6) & 0x3fff == 0
         && end >= 20 + transport
         && IP + end <= frame.len()

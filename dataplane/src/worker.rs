@@ -11,7 +11,7 @@ use crate::conn::state::Seen;
 use crate::conn::table::{Candidate, Found, Hash};
 use crate::conn::{ConnectionTable, Connections, Direction, NewConnection, OpenError, State, state};
 use crate::counters::{Drop, Verdict, WorkerCounters};
-use crate::destination::Destinations;
+use crate::destination::{Destinations, Tallies};
 use crate::egress::{Egress, Ports};
 use crate::forward::forward;
 use crate::network::{MacAddr, PortId};
@@ -65,7 +65,6 @@ pub struct Shared {
 
 /// One worker.
 pub struct Worker<W: Wire> {
-    number: usize,
     macs: Vec<MacAddr>,
     wires: Vec<W>,
     kernels: Vec<Option<Kernel<W::Frame>>>,
@@ -73,6 +72,7 @@ pub struct Worker<W: Wire> {
     table: Arc<ConnectionTable>,
     connections: Connections,
     destinations: Arc<Destinations>,
+    tallies: Arc<Tallies>,
     snapshot: Subscriber<Snapshot>,
     counters: Arc<WorkerCounters>,
 }
@@ -98,7 +98,8 @@ impl<W: Wire> Worker<W> {
         let table = shared.table.clone();
         let connections = Connections::new(table.clone(), number, now);
         let destinations = shared.destinations.clone();
-        Self { number, macs, wires, kernels, egress, table, connections, destinations, snapshot, counters }
+        let tallies = destinations.tallies(number);
+        Self { macs, wires, kernels, egress, table, connections, destinations, tallies, snapshot, counters }
     }
 
     /// One round: a burst from every port, a share of what has expired, and what Linux sends. Gives the number of frames
@@ -160,18 +161,18 @@ impl<W: Wire> Worker<W> {
     /// The connection the packet belongs to: one there is, or a new one where it may open one.
     #[inline]
     fn connection(&mut self, arrived: &Arrived<W::Frame>, now: Tick) -> Result<Found, Verdict> {
-        let Arrived { packet, hash, candidate, .. } = arrived;
+        let Arrived { packet, candidate, .. } = arrived;
         // A SYN may be that of a new connection, also where there is an old one.
         match self.table.confirm(*candidate, packet.flow) {
             Some(found) if !packet.flags.any(Flags::SYN) => Ok(found),
-            _ => self.search(packet, arrived.frame.data(), *hash, now),
+            _ => self.search(packet, arrived.frame.data(), now),
         }
     }
 
     /// The same for a packet whose bucket did not lead to its connection at once.
     #[inline(never)]
-    fn search(&mut self, packet: &Packet, frame: &[u8], hash: Hash, now: Tick) -> Result<Found, Verdict> {
-        if let Some(found) = self.table.find(hash, packet.flow) {
+    fn search(&mut self, packet: &Packet, frame: &[u8], now: Tick) -> Result<Found, Verdict> {
+        if let Some(found) = self.table.find(self.table.hash(packet.flow), packet.flow) {
             let over = packet.flags.any(Flags::SYN)
                 && found.direction == Direction::ToServer
                 && self.table.entry(found.index).life().state().ends_at_syn();
@@ -216,7 +217,7 @@ impl<W: Wire> Worker<W> {
         self.destinations.opening(new.destination, new.state);
         let refused = match self.connections.open(&new, timeouts, now) {
             Ok(index) => {
-                self.destinations.opened(self.number, new.destination);
+                self.tallies.of(new.destination).opened();
                 return Ok(Found { index, direction: Direction::ToServer });
             }
             Err(refused) => refused,
@@ -236,7 +237,7 @@ impl<W: Wire> Worker<W> {
         let Found { index, direction } = found;
         let entry = self.table.entry(index);
         let destination = entry.destination();
-        let tally = self.destinations.tally(self.number, destination);
+        let tally = self.tallies.of(destination);
         let seen = match direction {
             Direction::ToServer => {
                 if tally.is_gone() {

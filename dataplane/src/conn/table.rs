@@ -220,7 +220,11 @@ impl ConnectionTable {
 
     #[inline]
     fn bucket(&self, hash: Hash, distance: u32) -> &Bucket {
-        &self.buckets[(hash.0 as u32).wrapping_add(distance) as usize & (self.buckets.len() - 1)]
+        let place = (hash.0 as u32).wrapping_add(distance) as usize & (self.buckets.len() - 1);
+        debug_assert!(place < self.buckets.len());
+        // SAFETY: there is at least one bucket (see `new`), so that what a mask of one less leaves of a number is below
+        // their number.
+        unsafe { self.buckets.get_unchecked(place) }
     }
 
     /// Asks the processor to load the flow's bucket.
@@ -239,7 +243,7 @@ impl ConnectionTable {
             return Candidate::NONE;
         }
         let slot = bucket.slot(candidates);
-        prefetch(self.entry(slot.index()));
+        prefetch(self.entries.as_ptr().wrapping_add(slot.index().0 as usize));
         Candidate(slot)
     }
 

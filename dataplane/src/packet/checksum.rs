@@ -34,12 +34,12 @@ fn fold_words(sum: u64) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// [`verify`] for an IPv4 header without options, in words of 32 bits and in whatever byte order: a sum that is all ones
-/// is so in both.
+/// True where [`verify`] gives 0, for a header that is not all zeros. In words of 32 bits and in whatever byte order: what
+/// folds to all ones is a multiple of 0xffff, and stays one when its bytes are swapped.
 #[inline]
 pub fn is_right(header: &[u8; 20]) -> bool {
     let (words, _) = header.as_chunks::<4>();
-    fold_words(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()) == 0xffff
+    words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>() % 0xffff == 0
 }
 
 /// How an address and a port change, as what is to be added to the sums over them: Σ(~m + m') of RFC 1624,
@@ -62,11 +62,14 @@ impl Difference {
         Self(self.0 + u64::from(!old) + u64::from(new))
     }
 
-    /// Adds one taken off the time to live, the high byte of its 16-bit word: ~m + (m - 0x0100) is the same for every m.
+    /// One taken off the high byte of a word, as the time to live is: ~m + (m - 0x0100) is the same for every m.
+    pub const DECREMENT_HIGH_BYTE: Self = Self(0xfeff);
+
+    /// Adds another difference.
     #[inline]
     #[must_use]
-    pub fn decrement_high_byte(self) -> Self {
-        Self(self.0 + 0xfeff)
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 
     /// The checksum field that was `check` before the change: HC' = ~(~HC + Σ(~m + m')).

@@ -93,17 +93,17 @@ impl<'a> Ipv4<'a> {
 #[inline]
 pub fn decrement_ttl(packet: &mut [u8]) -> bool {
     let Some(header) = packet.first_chunk_mut::<MIN_HEADER>() else { return false };
-    hop(header, Difference::default())
+    hop(header, Difference::DECREMENT_HIGH_BYTE)
 }
 
-/// The same, with the checksum corrected for `change` as well.
+/// The same, with the checksum corrected for `change`, which counts this one in.
 #[inline]
 fn hop(header: &mut [u8; MIN_HEADER], change: Difference) -> bool {
     if header[8] <= 1 {
         return false;
     }
     header[8] -= 1;
-    let check = change.decrement_high_byte().apply(read_u16(header, 10));
+    let check = change.apply(read_u16(header, 10));
     header[10..12].copy_from_slice(&check.to_be_bytes());
     true
 }
@@ -124,7 +124,7 @@ pub fn readdress(packet: &mut [u8], side: Side, address: u32) -> Option<Differen
     let header = packet.first_chunk_mut::<MIN_HEADER>()?;
     let at = if side == Side::Source { 12 } else { 16 };
     let change = Difference::default().replace_u32(read_u32(header, at), address);
-    hop(header, change).then(|| {
+    hop(header, change.and(Difference::DECREMENT_HIGH_BYTE)).then(|| {
         header[at..at + 4].copy_from_slice(&address.to_be_bytes());
         change
     })

@@ -20,7 +20,7 @@ const BYTES_PER_CONNECTION: u64 = 256;
 
 /// How many steps [`run`] makes `progress` go.
 pub fn steps(bench: &Bench) -> u64 {
-    let of_one = 3 + bench.frames.len() * bench.runs * Mode::ALL.len();
+    let of_one = 3 + bench.frames.len() * bench.runs * bench.modes.len();
     (bench.protocols.len() * bench.flows.len() * of_one) as u64
 }
 
@@ -75,14 +75,14 @@ fn measure(
         nat.check(from_clients.clone(), Mode::NatIn, flows)?;
         nat.check(from_servers.clone(), Mode::NatOut, flows)?;
 
-        let mut cycles = Mode::ALL.map(|_| Vec::with_capacity(bench.runs));
+        let mut cycles: Vec<_> = bench.modes.iter().map(|_| Vec::with_capacity(bench.runs)).collect();
         let mut lost = cycles.clone();
         for run in 0..bench.runs {
             // The modes take turns, so that what else the machine does meets all of them, and begin with another one
             // in every run, so that none always comes after the same.
-            for place in 0..Mode::ALL.len() {
-                let which = (place + run) % Mode::ALL.len();
-                let mode = Mode::ALL[which];
+            for place in 0..bench.modes.len() {
+                let which = (place + run) % bench.modes.len();
+                let mode = bench.modes[which];
                 progress.set_message(format!(
                     "inprocess {}: {flows} flows, {frame_bytes} bytes, {}",
                     protocol.name(),
@@ -116,8 +116,9 @@ fn measure(
         }
         dr.few_lost()?;
         nat.few_lost()?;
-        for (mode, lost) in Mode::ALL.into_iter().zip(lost) {
-            let (cycles, swaps) = (&cycles[mode as usize], &cycles[Mode::Macswap as usize]);
+        // The MAC swap comes first.
+        let swaps = &cycles[0];
+        for ((mode, lost), cycles) in bench.modes.iter().zip(lost).zip(&cycles) {
             let subject = Subject {
                 part: "inprocess",
                 mode: mode.name(),

@@ -24,7 +24,7 @@ use crate::report::Report;
 use crate::traffic::{MAX_FLOWS, Protocol};
 
 /// What is done to packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
     /// The MAC addresses are swapped: the yardstick.
     Macswap,
@@ -69,6 +69,9 @@ struct Options {
     /// The parts to measure.
     #[arg(long, value_delimiter = ',', default_values = ["inprocess", "newconn"])]
     parts: Vec<Part>,
+    /// What to do to packets of established connections [default: all of it]
+    #[arg(long, value_delimiter = ',')]
+    modes: Vec<Mode>,
     /// The protocols to measure.
     #[arg(long, value_delimiter = ',', default_values = ["tcp", "udp"])]
     protocols: Vec<Protocol>,
@@ -100,6 +103,8 @@ struct Options {
 
 /// What is to be measured, and how thoroughly.
 pub struct Bench {
+    /// Always with the MAC swap, which the others are compared with.
+    modes: Vec<Mode>,
     protocols: Vec<Protocol>,
     flows: Vec<u32>,
     frames: Vec<usize>,
@@ -119,7 +124,10 @@ impl Bench {
             flows.extend((!quick).then_some(10_000_000));
         }
         let capacity = options.capacity.unwrap_or(if quick { 1_000_000 } else { 10_000_000 });
+        let is_wanted =
+            |mode: &Mode| *mode == Mode::Macswap || options.modes.is_empty() || options.modes.contains(mode);
         let bench = Self {
+            modes: Mode::ALL.into_iter().filter(is_wanted).collect(),
             protocols: options.protocols.clone(),
             flows,
             frames: options.frames.clone(),

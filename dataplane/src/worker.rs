@@ -44,9 +44,11 @@ pub struct Kernel<F> {
     pub from: Option<Arc<ArrayQueue<F>>>,
 }
 
+/// How many packets a bucket is asked for before it is looked at.
+const LAG: usize = 24;
+
 /// A packet between the stages of [`Worker::balance`].
-struct Arrived<F> {
-    frame: F,
+struct Arrived {
     packet: Packet,
     hash: Hash,
     candidate: Candidate,
@@ -133,39 +135,54 @@ impl<W: Wire> Worker<W> {
     fn balance(&mut self, port: PortId, burst: &mut Burst<W::Frame>, now: Tick) {
         self.counters.received(burst.len());
         let mac = self.macs[usize::from(port.0)];
-        let mut arrivals: ArrayVec<Arrived<W::Frame>, BURST> = ArrayVec::new();
+        let table = &*self.table;
+        let mut frames: Burst<W::Frame> = Burst::new();
+        let mut arrivals: ArrayVec<Arrived, BURST> = ArrayVec::new();
 
         burst.iter().for_each(Frame::prefetch);
         for frame in burst.drain(..) {
             match parse(&frame, mac) {
                 Parsed::Packet(packet) => {
-                    let hash = self.table.hash(packet.flow);
-                    self.table.prefetch_bucket(hash);
-                    arrivals.push(Arrived { frame, packet, hash, candidate: Candidate::NONE });
+                    let hash = table.hash(packet.flow);
+                    table.prefetch_bucket(hash);
+                    // A few packets behind, so that the bucket is there, and not all packets at once, so that there is
+                    // always a place for another line on its way.
+                    if let Some(behind) = arrivals.len().checked_sub(LAG).and_then(|n| arrivals.get_mut(n)) {
+                        behind.candidate = table.candidate(behind.hash);
+                    }
+                    frames.push(frame);
+                    arrivals.push(Arrived { packet, hash, candidate: Candidate::NONE });
                 }
-                Parsed::Fragment { destination } => self.finish(self.fragment(destination), port, frame),
-                Parsed::Other(verdict) => self.finish(verdict, port, frame),
+                Parsed::Fragment { destination } => finish(
+                    &self.kernels,
+                    &self.counters,
+                    fragment(self.snapshot.current(), destination),
+                    port,
+                    frame,
+                ),
+                Parsed::Other(verdict) => finish(&self.kernels, &self.counters, verdict, port, frame),
             }
         }
-        for arrived in &mut arrivals {
-            arrived.candidate = self.table.candidate(arrived.hash);
+        let begin = arrivals.len().saturating_sub(LAG);
+        for arrived in &mut arrivals[begin..] {
+            arrived.candidate = table.candidate(arrived.hash);
         }
-        for arrived in arrivals.drain(..) {
-            match self.connection(&arrived, now) {
-                Ok(found) => self.forward(arrived.frame, &arrived.packet, found, now),
-                Err(verdict) => self.finish(verdict, port, arrived.frame),
+        for (frame, arrived) in frames.drain(..).zip(&arrivals) {
+            match self.connection(&frame, arrived, now) {
+                Ok(found) => self.forward(frame, &arrived.packet, found, now),
+                Err(verdict) => finish(&self.kernels, &self.counters, verdict, port, frame),
             }
         }
     }
 
     /// The connection the packet belongs to: one there is, or a new one where it may open one.
     #[inline]
-    fn connection(&mut self, arrived: &Arrived<W::Frame>, now: Tick) -> Result<Found, Verdict> {
+    fn connection(&mut self, frame: &W::Frame, arrived: &Arrived, now: Tick) -> Result<Found, Verdict> {
         let Arrived { packet, candidate, .. } = arrived;
         // A SYN may be that of a new connection, also where there is an old one.
         match self.table.confirm(*candidate, packet.flow) {
             Some(found) if !packet.flags.any(Flags::SYN) => Ok(found),
-            _ => self.search(packet, arrived.frame.data(), now),
+            _ => self.search(packet, frame.data(), now),
         }
     }
 
@@ -252,7 +269,10 @@ impl<W: Wire> Worker<W> {
                 Seen::Out
             }
         };
-        if let Some((from, to)) = self.connections.step(index, seen, packet.flags, timeouts, now) {
+        entry.seen(now);
+        if entry.life().changes(seen, packet.flags)
+            && let Some((from, to)) = self.connections.change(index, seen, packet.flags, timeouts, now)
+        {
             self.destinations.moved(destination, from, to);
         }
         let mut ports = Ports { wires: &mut self.wires, counters: &self.counters };
@@ -260,36 +280,6 @@ impl<W: Wire> Worker<W> {
             .and_then(|to| self.egress.send(frame, to, (entry, direction), network, &mut ports, now));
         if let Err(reason) = sent {
             self.counters.dropped(reason);
-        }
-    }
-
-    /// What becomes of a frame that is not forwarded.
-    #[inline(never)]
-    fn finish(&mut self, verdict: Verdict, port: PortId, frame: W::Frame) {
-        match verdict {
-            Verdict::ToKernel => self.send_to_kernel(port, frame),
-            Verdict::Drop(reason) => self.counters.dropped(reason),
-        }
-    }
-
-    /// A fragment has no ports to look up. Linux must not get one that is for a service: it would answer that nobody
-    /// listens.
-    fn fragment(&self, destination: u32) -> Verdict {
-        if self.snapshot.current().services.is_virtual(destination) {
-            Verdict::Drop(Drop::Fragment)
-        } else {
-            Verdict::ToKernel
-        }
-    }
-
-    fn send_to_kernel(&mut self, port: PortId, frame: W::Frame) {
-        let outcome = match &self.kernels[usize::from(port.0)] {
-            Some(kernel) => kernel.to.push(frame).map_err(|_| Drop::KernelQueueFull),
-            None => Err(Drop::NoKernelInterface),
-        };
-        match outcome {
-            Ok(()) => self.counters.to_kernel(),
-            Err(reason) => self.counters.dropped(reason),
         }
     }
 
@@ -304,6 +294,32 @@ impl<W: Wire> Worker<W> {
         self.wires[port].send(&mut burst);
         self.counters.sent_for_kernel(taken - burst.len(), burst.len());
     }
+}
+
+/// What becomes of a frame that is not forwarded.
+#[inline(never)]
+fn finish<F>(
+    kernels: &[Option<Kernel<F>>],
+    counters: &WorkerCounters,
+    verdict: Verdict,
+    port: PortId,
+    frame: F,
+) {
+    let outcome = match (verdict, &kernels[usize::from(port.0)]) {
+        (Verdict::ToKernel, Some(kernel)) => kernel.to.push(frame).map_err(|_| Drop::KernelQueueFull),
+        (Verdict::ToKernel, None) => Err(Drop::NoKernelInterface),
+        (Verdict::Drop(reason), _) => Err(reason),
+    };
+    match outcome {
+        Ok(()) => counters.to_kernel(),
+        Err(reason) => counters.dropped(reason),
+    }
+}
+
+/// A fragment has no ports to look up. Linux must not get one that is for a service: it would answer that nobody
+/// listens.
+fn fragment(snapshot: &Snapshot, destination: u32) -> Verdict {
+    if snapshot.services.is_virtual(destination) { Verdict::Drop(Drop::Fragment) } else { Verdict::ToKernel }
 }
 
 #[cfg(test)]

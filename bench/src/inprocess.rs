@@ -2,6 +2,7 @@
 
 use anyhow::{Context, ensure};
 use dataplane::conn::Method;
+use dataplane::time::Clock;
 use dataplane::wire::{Burst, Frame, Wire};
 use dpdk_sys::{Mempool, tsc};
 use indicatif::ProgressBar;
@@ -64,6 +65,7 @@ fn measure(
     let mut nat = opened(Method::Nat, "nat")?;
     let mut swapper = Generator::new(pool.clone(), blank.clone());
     let generator = Generator::new(pool.clone(), blank.clone());
+    let clock = Clock::new(tsc(), bench.hertz);
     let mut limit = Limit::new(generator, protocol, flows, director::buckets(capacity))?;
     progress.inc(1);
 
@@ -99,7 +101,7 @@ fn measure(
                 let (before, found) = (dr.lost() + nat.lost(), limit.found());
                 let (taken, frames) = match mode {
                     Mode::Macswap => time(bench.packets, || macswap(&mut swapper)),
-                    Mode::Limit => time(bench.packets, || limit.poll()),
+                    Mode::Limit => time(bench.packets, || limit.poll(clock.tick(tsc()))),
                     Mode::Dr => time(bench.packets, || dr.poll()),
                     Mode::NatIn | Mode::NatOut => time(bench.packets, || nat.poll()),
                 };

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 
 use crate::conn::state::Seen;
@@ -18,7 +17,7 @@ use crate::network::{MacAddr, PortId};
 use crate::packet::ipv4::is_martian_source;
 use crate::packet::protocol;
 use crate::packet::tcp::Flags;
-use crate::parse::{Packet, Parsed, parse};
+use crate::parse::{self, Packet, Parsed, parse};
 use crate::schedule::Arrival;
 use crate::snapshot::{Resolve, Snapshot, Subscriber};
 use crate::time::Tick;
@@ -42,16 +41,6 @@ pub struct Kernel<F> {
     pub to: Arc<ArrayQueue<F>>,
     /// What Linux sends, where it is this worker that sends it.
     pub from: Option<Arc<ArrayQueue<F>>>,
-}
-
-/// How many packets a bucket is asked for before it is looked at.
-const LAG: usize = 24;
-
-/// A packet between the stages of [`Worker::balance`].
-struct Arrived {
-    packet: Packet,
-    hash: Hash,
-    candidate: Candidate,
 }
 
 /// What all workers share, and control with them.
@@ -111,6 +100,7 @@ impl<W: Wire> Worker<W> {
         if self.snapshot.refresh() || self.egress.is_overdue(now) {
             let mut ports = Ports { wires: &mut self.wires, counters: &self.counters };
             self.egress.retry(&self.snapshot.current().network, &mut ports, now);
+            self.egress.flush(&mut ports);
         }
         let mut received = 0;
         for port in 0..self.wires.len() {
@@ -120,9 +110,9 @@ impl<W: Wire> Worker<W> {
                 received += burst.len();
                 self.balance(PortId(port as u16), &mut burst, now);
             }
+            self.egress.flush(&mut Ports { wires: &mut self.wires, counters: &self.counters });
             self.send_from_kernel(port);
         }
-        self.egress.flush(&mut Ports { wires: &mut self.wires, counters: &self.counters });
         let destinations = &self.destinations;
         self.connections.expire(&self.snapshot.current().timeouts, now, |ended| {
             destinations.ended(ended.destination, ended.state);
@@ -136,53 +126,42 @@ impl<W: Wire> Worker<W> {
         self.counters.received(burst.len());
         let mac = self.macs[usize::from(port.0)];
         let table = &*self.table;
-        let mut frames: Burst<W::Frame> = Burst::new();
-        let mut arrivals: ArrayVec<Arrived, BURST> = ArrayVec::new();
+        let mut packets = [Packet::NONE; BURST];
+        let mut hashes = [Hash::default(); BURST];
+        let mut candidates = [Candidate::default(); BURST];
 
         burst.iter().for_each(Frame::prefetch);
-        for frame in burst.drain(..) {
-            match parse(&frame, mac) {
-                Parsed::Packet(packet) => {
-                    let hash = table.hash(packet.flow);
-                    table.prefetch_bucket(hash);
-                    // A few packets behind, so that the bucket is there, and not all packets at once, so that there is
-                    // always a place for another line on its way.
-                    if let Some(behind) = arrivals.len().checked_sub(LAG).and_then(|n| arrivals.get_mut(n)) {
-                        behind.candidate = table.candidate(behind.hash);
-                    }
-                    frames.push(frame);
-                    arrivals.push(Arrived { packet, hash, candidate: Candidate::NONE });
-                }
-                Parsed::Fragment { destination } => finish(
-                    &self.kernels,
-                    &self.counters,
-                    fragment(self.snapshot.current(), destination),
-                    port,
-                    frame,
-                ),
-                Parsed::Other(verdict) => finish(&self.kernels, &self.counters, verdict, port, frame),
-            }
+        for ((frame, packet), hash) in burst.iter().zip(&mut packets).zip(&mut hashes) {
+            *packet = parse::packet(frame, mac);
+            *hash = table.hash(packet.flow);
+            table.prefetch_bucket(*hash);
         }
-        let begin = arrivals.len().saturating_sub(LAG);
-        for arrived in &mut arrivals[begin..] {
-            arrived.candidate = table.candidate(arrived.hash);
+        for (hash, candidate) in hashes[..burst.len()].iter().zip(&mut candidates) {
+            *candidate = table.candidate(*hash);
         }
-        for (frame, arrived) in frames.drain(..).zip(&arrivals) {
-            match self.connection(&frame, arrived, now) {
-                Ok(found) => self.forward(frame, &arrived.packet, found, now),
-                Err(verdict) => finish(&self.kernels, &self.counters, verdict, port, frame),
+        for ((frame, packet), candidate) in burst.drain(..).zip(&packets).zip(&candidates) {
+            match self.connection(&frame, mac, packet, *candidate, now) {
+                Ok(found) => self.forward(frame, packet, found, now),
+                Err(verdict) => self.finish(verdict, port, frame),
             }
         }
     }
 
     /// The connection the packet belongs to: one there is, or a new one where it may open one.
     #[inline]
-    fn connection(&mut self, frame: &W::Frame, arrived: &Arrived, now: Tick) -> Result<Found, Verdict> {
-        let Arrived { packet, candidate, .. } = arrived;
-        // A SYN may be that of a new connection, also where there is an old one.
-        match self.table.confirm(*candidate, packet.flow) {
+    fn connection(
+        &mut self,
+        frame: &W::Frame,
+        mac: MacAddr,
+        packet: &Packet,
+        candidate: Candidate,
+        now: Tick,
+    ) -> Result<Found, Verdict> {
+        // A SYN may be that of a new connection, also where there is an old one. What is no packet has no candidate.
+        match self.table.confirm(candidate, packet.flow) {
             Some(found) if !packet.flags.any(Flags::SYN) => Ok(found),
-            _ => self.search(packet, frame.data(), now),
+            _ if packet.is_some() => self.search(packet, frame.data(), now),
+            _ => Err(self.refuse(frame, mac)),
         }
     }
 
@@ -275,11 +254,38 @@ impl<W: Wire> Worker<W> {
         {
             self.destinations.moved(destination, from, to);
         }
-        let mut ports = Ports { wires: &mut self.wires, counters: &self.counters };
         let sent = forward(&mut frame, packet, entry, direction)
-            .and_then(|to| self.egress.send(frame, to, (entry, direction), network, &mut ports, now));
+            .and_then(|to| self.egress.send(frame, to, (entry, direction), network, now));
         if let Err(reason) = sent {
             self.counters.dropped(reason);
+        }
+    }
+
+    /// What is to become of a frame that is no packet for the balancer.
+    #[cold]
+    fn refuse(&self, frame: &W::Frame, mac: MacAddr) -> Verdict {
+        match parse(frame, mac) {
+            Parsed::Other(verdict) => verdict,
+            // A fragment has no ports to look up. Linux must not get one that is for a service: it would answer that
+            // nobody listens.
+            Parsed::Fragment { destination } if self.snapshot.current().services.is_virtual(destination) => {
+                Verdict::Drop(Drop::Fragment)
+            }
+            Parsed::Fragment { .. } | Parsed::Packet(_) => Verdict::ToKernel,
+        }
+    }
+
+    /// What becomes of a frame that is not forwarded.
+    #[inline(never)]
+    fn finish(&mut self, verdict: Verdict, port: PortId, frame: W::Frame) {
+        let outcome = match (verdict, &self.kernels[usize::from(port.0)]) {
+            (Verdict::ToKernel, Some(kernel)) => kernel.to.push(frame).map_err(|_| Drop::KernelQueueFull),
+            (Verdict::ToKernel, None) => Err(Drop::NoKernelInterface),
+            (Verdict::Drop(reason), _) => Err(reason),
+        };
+        match outcome {
+            Ok(()) => self.counters.to_kernel(),
+            Err(reason) => self.counters.dropped(reason),
         }
     }
 
@@ -294,32 +300,6 @@ impl<W: Wire> Worker<W> {
         self.wires[port].send(&mut burst);
         self.counters.sent_for_kernel(taken - burst.len(), burst.len());
     }
-}
-
-/// What becomes of a frame that is not forwarded.
-#[inline(never)]
-fn finish<F>(
-    kernels: &[Option<Kernel<F>>],
-    counters: &WorkerCounters,
-    verdict: Verdict,
-    port: PortId,
-    frame: F,
-) {
-    let outcome = match (verdict, &kernels[usize::from(port.0)]) {
-        (Verdict::ToKernel, Some(kernel)) => kernel.to.push(frame).map_err(|_| Drop::KernelQueueFull),
-        (Verdict::ToKernel, None) => Err(Drop::NoKernelInterface),
-        (Verdict::Drop(reason), _) => Err(reason),
-    };
-    match outcome {
-        Ok(()) => counters.to_kernel(),
-        Err(reason) => counters.dropped(reason),
-    }
-}
-
-/// A fragment has no ports to look up. Linux must not get one that is for a service: it would answer that nobody
-/// listens.
-fn fragment(snapshot: &Snapshot, destination: u32) -> Verdict {
-    if snapshot.services.is_virtual(destination) { Verdict::Drop(Drop::Fragment) } else { Verdict::ToKernel }
 }
 
 #[cfg(test)]

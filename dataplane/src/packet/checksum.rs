@@ -34,12 +34,18 @@ fn fold_words(sum: u64) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// True where [`verify`] gives 0, for a header that is not all zeros. In words of 32 bits and in whatever byte order: what
-/// folds to all ones is a multiple of 0xffff, and stays one when its bytes are swapped.
+/// True where [`verify`] gives 0, for a header that is not all zeros. In words of 64 bits, whose carries count as ones (RFC
+/// 1071 §2), and in whatever byte order: what folds to all ones is a multiple of 0xffff, and stays one when its bytes
+/// are swapped.
 #[inline]
 pub fn is_right(header: &[u8; 20]) -> bool {
-    let (words, _) = header.as_chunks::<4>();
-    words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>() % 0xffff == 0
+    let (words, rest) = header.as_chunks::<8>();
+    let [a, b] = [words[0], words[1]].map(u64::from_ne_bytes);
+    let c = rest.first_chunk().map_or(0, |word| u32::from_ne_bytes(*word));
+    let (sum, first) = a.overflowing_add(b);
+    let (sum, second) = sum.overflowing_add(u64::from(c) + u64::from(first));
+    // No further carry: after one, what is left is far below 2^64.
+    (sum + u64::from(second)) % 0xffff == 0
 }
 
 /// ~m + (m - 0x0100), which is the same for every m whose high byte is not 0.

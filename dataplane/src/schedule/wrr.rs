@@ -55,7 +55,7 @@ impl Mark {
                 place += 1;
             }
             place = 0;
-            threshold -= i64::from(step);
+            threshold = next_threshold(threshold, step, destinations, loads);
             if threshold <= 0 {
                 threshold = i64::from(top);
                 if lowest || stop_at.is_none() {
@@ -69,6 +69,15 @@ impl Mark {
             }
         }
     }
+}
+
+/// The threshold of the next round. The kernel goes down step by step; so many steps as nobody can reach, if the one of
+/// highest weight is overloaded, say, are taken at once, but the lowest threshold above 0 is never left out.
+fn next_threshold(threshold: i64, step: u32, destinations: &[Destination], loads: &Destinations) -> i64 {
+    let candidates = destinations.iter().filter(|d| is_candidate(d, loads));
+    let reachable = i64::from(candidates.map(|d| d.weight).max().unwrap_or(0).max(step));
+    let (next, step) = (threshold - i64::from(step), i64::from(step));
+    next - (next - reachable + step - 1).max(0) / step * step
 }
 
 /// The greatest common divisor of the weights, and the highest threshold that is a multiple of it above 0.

@@ -42,8 +42,8 @@ pub trait Scheduler: Debug + Send + Sync {
         arrival: Arrival<'_>,
     ) -> Option<&'s Destination>;
 
-    /// Lays out slots for these destinations, the one added last first. For schedulers that look up a hash; called by
-    /// control before it publishes a service.
+    /// Lays out what follows from these destinations, the one added last first: slots for schedulers that look up a hash,
+    /// say. Called by control before it publishes a service.
     fn slots(&self, destinations: &[Destination]) -> Slots {
         let _ = destinations;
         Slots::default()
@@ -154,15 +154,28 @@ impl TableSizes {
     /// The numbers of slots that mh can have, all prime (CONFIG_IP_VS_MH_TAB_INDEX from 8 on).
     pub const MH_SLOTS: [u32; 10] = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131_071];
 
-    /// Tables of so many slots for dh, sh and mh. `None` where one of the numbers is none that it can have: for dh and sh
-    /// powers of two from [`Self::LEAST`] to [`Self::MOST`], for mh one of [`Self::MH_SLOTS`].
-    pub fn new(dh: u32, sh: u32, mh: u32) -> Option<Self> {
-        let bits = |slots: u32| {
-            let fits = slots.is_power_of_two() && (Self::LEAST..=Self::MOST).contains(&slots);
-            fits.then(|| slots.trailing_zeros() as u8)
-        };
-        let mh_place = Self::MH_SLOTS.iter().position(|slots| *slots == mh)? as u8;
-        Some(Self { dh_bits: bits(dh)?, sh_bits: bits(sh)?, mh_place })
+    fn bits(slots: u32) -> Option<u8> {
+        let fits = slots.is_power_of_two() && (Self::LEAST..=Self::MOST).contains(&slots);
+        fits.then(|| slots.trailing_zeros() as u8)
+    }
+
+    /// With so many slots for dh; `None` unless a power of two from [`Self::LEAST`] to [`Self::MOST`].
+    #[must_use]
+    pub fn with_dh(self, slots: u32) -> Option<Self> {
+        Some(Self { dh_bits: Self::bits(slots)?, ..self })
+    }
+
+    /// With so many slots for sh; `None` unless a power of two from [`Self::LEAST`] to [`Self::MOST`].
+    #[must_use]
+    pub fn with_sh(self, slots: u32) -> Option<Self> {
+        Some(Self { sh_bits: Self::bits(slots)?, ..self })
+    }
+
+    /// With so many slots for mh; `None` unless one of [`Self::MH_SLOTS`].
+    #[must_use]
+    pub fn with_mh(self, slots: u32) -> Option<Self> {
+        let place = Self::MH_SLOTS.iter().position(|known| *known == slots)?;
+        Some(Self { mh_place: place as u8, ..self })
     }
 
     fn mh_slots(&self) -> u32 {
@@ -176,7 +189,7 @@ impl TableSizes {
 }
 
 /// What a scheduler has laid out for a service's destinations. For those that look up a hash, slot by slot the place of
-/// the destination in it; for others a number for each destination, by place.
+/// the destination in it; for lblc and lblcr a number for each destination, by place; for wrr two numbers of the weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slots(Box<[u32]>);
 

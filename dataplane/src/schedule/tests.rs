@@ -234,19 +234,20 @@ fn destination_addresses_go_where_a_linux_kernel_sends_them() {
 
 #[test]
 fn tables_have_the_sizes_asked_for() {
-    let bench = Bench::new("rr", &[1, 2, 3]);
+    let (bench, default) = (Bench::new("rr", &[1, 2, 3]), TableSizes::default());
     for (dh, sh, mh) in [(16, 1 << 20, 251), (1 << 20, 16, 131_071), (256, 256, 4093)] {
-        let sizes = TableSizes::new(dh, sh, mh).unwrap();
+        let sizes = default.with_dh(dh).and_then(|s| s.with_sh(sh)).and_then(|s| s.with_mh(mh)).unwrap();
         for (name, slots) in [("dh", dh), ("sh", sh), ("mh", mh)] {
             let laid_out = sized(name, &sizes).unwrap().slots(&bench.destinations);
             assert_eq!(laid_out.count(), slots, "{name}");
             assert!((0..3).all(|place| laid_out.position(place).is_some()), "{name}");
         }
+        assert_eq!(sizes == default, mh == 4093);
     }
-    for (dh, sh, mh) in [(8, 256, 251), (256, 1 << 21, 251), (255, 256, 251), (256, 256, 256)] {
-        assert_eq!(TableSizes::new(dh, sh, mh), None);
+    for slots in [0, 8, 255, 1 << 21] {
+        assert_eq!((default.with_dh(slots), default.with_sh(slots)), (None, None));
     }
-    assert_eq!(TableSizes::new(256, 256, 4093), Some(TableSizes::default()));
+    assert_eq!(default.with_mh(256), None);
 }
 
 #[test]

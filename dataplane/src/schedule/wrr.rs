@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Arrival, Scheduler, gcd, is_candidate};
+use super::{Arrival, Scheduler, Slots, gcd, is_candidate};
 use crate::destination::Destinations;
 use crate::service::{Destination, Service};
 
@@ -33,7 +33,7 @@ impl Mark {
     /// The next turn, and the mark after it.
     fn advance<'s>(self, service: &'s Service, loads: &Destinations) -> (Option<&'s Destination>, Mark) {
         let destinations = service.destinations();
-        let (step, top) = step_and_top(destinations);
+        let (step, top) = service.slots().at(0).zip(service.slots().at(1)).unwrap_or_default();
         if top == 0 {
             return (None, self);
         }
@@ -105,6 +105,11 @@ impl Scheduler for WeightedRoundRobin {
                 Err(now) => word = now,
             }
         }
+    }
+
+    /// Step and top, which a choice would else have to go over all destinations for.
+    fn slots(&self, destinations: &[Destination]) -> Slots {
+        <[u32; 2]>::from(step_and_top(destinations)).into_iter().collect()
     }
 
     /// The round begins again, and the threshold is kept where the new weights allow it.

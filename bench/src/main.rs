@@ -8,12 +8,13 @@ mod generator;
 mod inprocess;
 mod machine;
 mod newconn;
+mod plot;
 mod report;
 mod traffic;
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::{Parser, ValueEnum};
 use dpdk_sys::{Eal, Mempool, MempoolConfig};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -138,11 +139,19 @@ impl Bench {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let (eal, machine) = machine::start(options.core)?;
+    let cores = machine::cores();
+    let last = cores.iter().max().copied();
+    let core = options.core.or(last).context("the system does not say which cores there are; use --core")?;
+    let (eal, machine) = machine::start(core, cores.len())?;
     let report = measure(&options, &eal, machine)?;
     println!("{}", report.table());
     report.write_json(&options.output)?;
-    println!("written to {}", options.output.display());
+    println!("\nwritten to {}", options.output.display());
+    if let Some(plot) = plot::svg(&report)? {
+        let path = options.output.with_extension("svg");
+        report::write(&path, &plot)?;
+        println!("plotted in {}", path.display());
+    }
     // Every mbuf must be back; an error that holds the EAL cannot leave this thread.
     eal.cleanup().map_err(|error| error.reason)?;
     let failures = report.failures();

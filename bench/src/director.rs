@@ -90,6 +90,7 @@ pub struct Director<W: Wire = Generator> {
     worker: Worker<W>,
     generator: Generator,
     counters: Arc<WorkerCounters>,
+    table: Arc<ConnectionTable>,
     destinations: Arc<Destinations>,
     clock: Clock,
     /// How far the director's time is ahead of the clock, in ticks.
@@ -126,9 +127,9 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
         let port = Port { mac: DIRECTOR, mtu: 1500, wire, kernel: None };
         let clock = Clock::new(tsc(), hertz);
         let worker = Worker::new(number, vec![port], &shared, subscriber, counters.clone(), Tick::default());
-        let destinations = shared.destinations;
+        let Shared { table, destinations, .. } = shared;
         let (turns, refused) = (Vec::new(), HashSet::new());
-        Self { worker, generator, counters, destinations, clock, ahead: 0, method, turns, refused }
+        Self { worker, generator, counters, table, destinations, clock, ahead: 0, method, turns, refused }
     }
 
     /// One round of the worker at a time that the caller makes up.
@@ -140,7 +141,13 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
     /// One round of the worker, as in the daemon's loop.
     #[inline]
     pub fn poll(&mut self) -> usize {
-        self.worker.poll(self.clock.tick(tsc()).after(self.ahead))
+        self.poll_when(tsc())
+    }
+
+    /// One round of the worker at cycle `now`.
+    #[inline]
+    pub fn poll_when(&mut self, now: u64) -> usize {
+        self.worker.poll(self.clock.tick(now).after(self.ahead))
     }
 
     /// What the worker's wire is.
@@ -244,6 +251,11 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
             totals.forwarded,
             totals.to_kernel
         )
+    }
+
+    /// Buckets of the table.
+    pub fn buckets(&self) -> usize {
+        self.table.bucket_count()
     }
 
     /// Connections there are.

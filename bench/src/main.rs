@@ -7,10 +7,14 @@ mod director;
 mod generator;
 mod inprocess;
 mod machine;
+mod memory;
 mod newconn;
 mod plot;
 mod report;
+mod silence;
+mod startup;
 mod traffic;
+mod workers;
 
 use std::path::PathBuf;
 
@@ -20,6 +24,7 @@ use dpdk_sys::{Eal, Mempool, MempoolConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::machine::Machine;
+use crate::memory::Filled;
 use crate::report::Report;
 use crate::traffic::{MAX_FLOWS, Protocol};
 
@@ -53,8 +58,12 @@ impl Mode {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
+    Memory,
+    Startup,
     Inprocess,
     Newconn,
+    Workers,
+    Silence,
 }
 
 /// Measures director's fast path: prints a table and writes the figures as JSON.
@@ -64,7 +73,7 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// The parts to measure.
-    #[arg(long, value_delimiter = ',', default_values = ["inprocess", "newconn"])]
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Part::value_variants().to_vec())]
     parts: Vec<Part>,
     /// The protocols to measure.
     #[arg(long, value_delimiter = ',', default_values = ["tcp", "udp"])]
@@ -81,15 +90,31 @@ struct Options {
     /// Packets of a run [default: 1000000; 200000 with --quick]
     #[arg(long)]
     packets: Option<usize>,
-    /// Connections that the table has room for when new ones are measured [default: 10000000; 1000000 with --quick]
+    /// Connections that the table has room for when new ones, memory and start-up are measured [default: 10000000; 1000000
+    /// with --quick]
     #[arg(long)]
     capacity: Option<u32>,
     /// Connections opened in a run [default: a tenth of the capacity]
     #[arg(long)]
     new_connections: Option<u32>,
-    /// The core to run on [default: the last one]
+    /// Connections that expire in the same minute when silence is measured [default: 1000000; 200000 with --quick]
+    #[arg(long)]
+    expiring: Option<u32>,
+    /// Services, with ten destinations each, that are published when silence is measured
+    #[arg(long, default_value_t = 10_000)]
+    services: u32,
+    /// Connections that are listed when silence is measured [default: 200000; 20000 with --quick]
+    #[arg(long)]
+    listed: Option<u32>,
+    /// The daemon that is started when start-up is measured [default: director, where this program is]
+    #[arg(long)]
+    director: Option<PathBuf>,
+    /// The core to run on [default: the last one]. What needs two takes the highest of the others as well.
     #[arg(long)]
     core: Option<usize>,
+    /// Fills a table and says what it took: for the part `memory`, which needs a process for it.
+    #[arg(long, hide = true)]
+    fill: Option<String>,
     /// Where the figures go.
     #[arg(long, default_value = "target/bench/bench.json")]
     output: PathBuf,
@@ -97,6 +122,7 @@ struct Options {
 
 /// What is to be measured, and how thoroughly.
 pub struct Bench {
+    quick: bool,
     protocols: Vec<Protocol>,
     flows: Vec<u32>,
     frames: Vec<usize>,
@@ -104,11 +130,18 @@ pub struct Bench {
     packets: usize,
     capacity: u32,
     new_connections: u32,
+    expiring: u32,
+    services: u32,
+    listed: u32,
     hertz: u64,
+    /// The core that this runs on.
+    core: usize,
+    /// All that it may run on.
+    cores: Vec<usize>,
 }
 
 impl Bench {
-    fn new(options: &Options, hertz: u64) -> anyhow::Result<Self> {
+    fn new(options: &Options, hertz: u64, core: usize, cores: &[usize]) -> anyhow::Result<Self> {
         let quick = options.quick;
         let mut flows = options.flows.clone();
         if flows.is_empty() {
@@ -117,6 +150,7 @@ impl Bench {
         }
         let capacity = options.capacity.unwrap_or(if quick { 1_000_000 } else { 10_000_000 });
         let bench = Self {
+            quick,
             protocols: options.protocols.clone(),
             flows,
             frames: options.frames.clone(),
@@ -124,16 +158,29 @@ impl Bench {
             packets: options.packets.unwrap_or(if quick { 200_000 } else { 1_000_000 }),
             capacity,
             new_connections: options.new_connections.unwrap_or(capacity / 10),
+            expiring: options.expiring.unwrap_or(if quick { 200_000 } else { 1_000_000 }),
+            services: options.services,
+            listed: options.listed.unwrap_or(if quick { 20_000 } else { 200_000 }),
             hertz,
+            core,
+            cores: cores.to_vec(),
         };
-        let numbers = bench.flows.iter().chain([&bench.capacity, &bench.new_connections]);
-        for &number in numbers {
+        let numbers = [bench.capacity, bench.new_connections, bench.expiring, bench.listed];
+        for &number in bench.flows.iter().chain(&numbers) {
             ensure!((1..=MAX_FLOWS).contains(&number), "{number} flows; there may be 1 to {MAX_FLOWS}");
         }
         ensure!(bench.new_connections <= capacity, "more new connections in a run than there is room for");
+        ensure!((2..=100_000).contains(&bench.services), "there may be 2 to 100000 services");
         ensure!(bench.runs > 0 && bench.packets > 0, "there must be a run, and a packet in it");
         ensure!(bench.frames.iter().all(|bytes| (60..=1514).contains(bytes)), "frames have 60 to 1514 bytes");
         Ok(bench)
+    }
+
+    /// Our core, and another one.
+    fn two_cores(&self) -> anyhow::Result<[usize; 2]> {
+        let others = self.cores.iter().copied().filter(|core| *core != self.core);
+        let other = others.max().context("this needs two cores, and there is only one that may be used")?;
+        Ok([self.core, other])
     }
 }
 
@@ -143,7 +190,13 @@ fn main() -> anyhow::Result<()> {
     let last = cores.iter().max().copied();
     let core = options.core.or(last).context("the system does not say which cores there are; use --core")?;
     let (eal, machine) = machine::start(core, cores.len())?;
-    let report = measure(&options, &eal, machine)?;
+    let bench = Bench::new(&options, eal.tsc_hz(), core, &cores)?;
+    if let Some(mode) = &options.fill {
+        let pool = pool(&eal)?;
+        println!("{}", serde_json::to_string(&Filled::here(mode, &bench, &pool)?)?);
+        return Ok(());
+    }
+    let report = measure(&options, &bench, &eal, machine)?;
     println!("{}", report.table());
     report.write_json(&options.output)?;
     println!("\nwritten to {}", options.output.display());
@@ -159,22 +212,36 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What all generators on the first core take their buffers from.
+fn pool(eal: &Eal) -> anyhow::Result<Mempool> {
+    Ok(Mempool::create(eal, "bench", &MempoolConfig { count: 1023, ..MempoolConfig::default() })?)
+}
+
 /// Everything that holds on to the EAL is gone when this returns.
-fn measure(options: &Options, eal: &Eal, machine: Machine) -> anyhow::Result<Report> {
-    let bench = Bench::new(options, eal.tsc_hz())?;
-    let pool = Mempool::create(eal, "bench", &MempoolConfig { count: 1023, ..MempoolConfig::default() })?;
-    let has = |part| options.parts.contains(&part);
-    let steps = if has(Part::Inprocess) { inprocess::steps(&bench) } else { 0 }
-        + if has(Part::Newconn) { newconn::steps(&bench) } else { 0 };
+fn measure(options: &Options, bench: &Bench, eal: &Eal, machine: Machine) -> anyhow::Result<Report> {
+    let pool = pool(eal)?;
+    let parts: Vec<_> = Part::value_variants().iter().filter(|part| options.parts.contains(part)).collect();
+    let steps = |part: &&Part| match part {
+        Part::Memory => memory::steps(bench),
+        Part::Startup => startup::steps(bench),
+        Part::Inprocess => inprocess::steps(bench),
+        Part::Newconn => newconn::steps(bench),
+        Part::Workers => workers::steps(bench),
+        Part::Silence => silence::steps(bench),
+    };
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {elapsed} {msg}")?;
-    let progress = ProgressBar::new(steps).with_style(style);
+    let progress = ProgressBar::new(parts.iter().map(steps).sum()).with_style(style);
 
     let mut report = Report::new(machine);
-    if has(Part::Inprocess) {
-        inprocess::run(&bench, &pool, &mut report, &progress);
-    }
-    if has(Part::Newconn) {
-        newconn::run(&bench, &pool, &mut report, &progress);
+    for part in parts {
+        match part {
+            Part::Memory => memory::run(bench, &mut report, &progress),
+            Part::Startup => startup::run(bench, options.director.as_deref(), &mut report, &progress),
+            Part::Inprocess => inprocess::run(bench, &pool, &mut report, &progress),
+            Part::Newconn => newconn::run(bench, &pool, &mut report, &progress),
+            Part::Workers => workers::run(bench, eal, &mut report, &progress),
+            Part::Silence => silence::run(bench, &pool, &mut report, &progress),
+        }
     }
     progress.finish_and_clear();
     Ok(report)

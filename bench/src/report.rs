@@ -116,8 +116,8 @@ impl Report {
             let metrics = distinct(records.iter().map(|record| (record.metric, record.unit)));
             let names = [part, "protocol", "flows", "frame", "workers", "scheduler", "runs"];
             let metric_names = metrics.iter().map(|(metric, unit)| match *unit {
-                "1" => format!("\n{metric}"),
-                unit => format!("\n{metric}\n{unit}"),
+                "1" => format!("\n{}", broken(metric)),
+                unit => format!("\n{}\n{unit}", broken(metric)),
             });
             let header = names.map(|name| format!("\n{name}")).into_iter().chain(metric_names);
             table.add_row(header.enumerate().map(|(column, text)| aligned(column, text)));
@@ -141,7 +141,9 @@ impl Report {
                 table.add_row(row.enumerate().map(|(column, text)| aligned(column, text)));
             }
         }
-        format!("{}\n{table}", self.machine)
+        let lines = table.to_string();
+        let lines: Vec<_> = lines.lines().map(str::trim_end).collect();
+        format!("{}{}", self.machine, lines.join("\n"))
     }
 }
 
@@ -149,8 +151,9 @@ impl Record {
     /// The median, and what the runs lie between.
     fn figure(&self) -> String {
         let Record { value, min, max, .. } = *self;
-        let (value, min, max) = (number(value), number(min), number(max));
-        if min == max { value } else { format!("{value} ({min}..{max})") }
+        let (scale, suffix) = if value >= 1e6 { (1e6, " M") } else { (1.0, "") };
+        let (value, min, max) = (number(value / scale), number(min / scale), number(max / scale));
+        if min == max { format!("{value}{suffix}") } else { format!("{value} ({min}..{max}){suffix}") }
     }
 }
 
@@ -194,10 +197,19 @@ fn count(number: usize) -> String {
     if number == 0 { NONE.to_owned() } else { number.to_string() }
 }
 
+/// A long name in two lines, so that its column is not wider than its figures.
+fn broken(name: &str) -> String {
+    let middle = name.len() / 2;
+    let breaks = name.match_indices('_').map(|(at, _)| at + 1).filter(|_| name.len() > 16);
+    match breaks.min_by_key(|at| at.abs_diff(middle)) {
+        Some(at) => format!("{}\n{}", &name[..at], &name[at..]),
+        None => name.to_owned(),
+    }
+}
+
 /// As many digits as say something.
 fn number(value: f64) -> String {
     match value {
-        1e6.. => format!("{:.2} M", value / 1e6),
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),
         0.0 => "0".to_owned(),

@@ -100,10 +100,10 @@ struct Options {
     /// Connections that expire in the same minute when silence is measured [default: 1000000; 200000 with --quick]
     #[arg(long)]
     expiring: Option<u32>,
-    /// Services, with ten destinations each, that are published when silence is measured
-    #[arg(long, default_value_t = 10_000)]
-    services: u32,
-    /// Connections that are listed when silence is measured [default: 200000; 20000 with --quick]
+    /// Services, with ten destinations each, that are published when silence is measured [default: 10000; 2000 with --quick]
+    #[arg(long)]
+    services: Option<u32>,
+    /// Connections that are listed when silence is measured [default: 50000; 10000 with --quick]
     #[arg(long)]
     listed: Option<u32>,
     /// The daemon that is started when start-up is measured [default: director, where this program is]
@@ -159,8 +159,8 @@ impl Bench {
             capacity,
             new_connections: options.new_connections.unwrap_or(capacity / 10),
             expiring: options.expiring.unwrap_or(if quick { 200_000 } else { 1_000_000 }),
-            services: options.services,
-            listed: options.listed.unwrap_or(if quick { 20_000 } else { 200_000 }),
+            services: options.services.unwrap_or(if quick { 2_000 } else { 10_000 }),
+            listed: options.listed.unwrap_or(if quick { 10_000 } else { 50_000 }),
             hertz,
             core,
             cores: cores.to_vec(),

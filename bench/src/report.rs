@@ -214,7 +214,8 @@ fn number(value: f64) -> String {
         10.0.. => format!("{value:.1}"),
         0.0 => "0".to_owned(),
         1.0.. => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
+        0.01.. => format!("{value:.3}"),
+        _ => format!("{value:.6}"),
     }
 }
 

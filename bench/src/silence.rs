@@ -16,9 +16,6 @@ use crate::report::{Report, Subject};
 use crate::{Bench, newconn};
 use watch::Watch;
 
-/// How often everything is done for one figure.
-const REPEATS: usize = 3;
-
 /// How many steps [`run`] makes `progress` go.
 pub fn steps(bench: &Bench) -> u64 {
     connections::steps(bench) + control::steps(bench)

@@ -18,13 +18,16 @@ use indicatif::ProgressBar;
 use crate::director::{Director, Seat, Site, services};
 use crate::generator::{Generator, Order};
 use crate::inprocess::macswap;
-use crate::report::{Report, Subject};
+use crate::report::{Report, Subject, median};
 use crate::traffic::{Phase, Protocol, SERVERS, Sender, Stream};
 use crate::{Bench, machine};
 
 const SCHEDULER: &str = "rr";
 const FRAME_BYTES: usize = 60;
 const WORKERS: usize = 2;
+
+/// Turns that a run is cut into.
+const SLICES: usize = 5;
 
 /// Flows that fit into the caches, and flows that do not.
 const FLOWS: [u32; 2] = [10_000, 1_000_000];
@@ -177,7 +180,8 @@ fn measure(
         for (number, (seats, core)) in dr.into_iter().zip(nat).zip(cores).enumerate() {
             let (jobs, told) = channel();
             let (says, done) = channel();
-            let (eal, pool, hertz, packets) = (eal.clone(), pool.clone(), bench.hertz, bench.packets);
+            let (eal, pool, hertz, packets) =
+                (eal.clone(), pool.clone(), bench.hertz, bench.packets / SLICES);
             thread::Builder::new().name(format!("bench-{number}")).spawn_scoped(scope, move || {
                 let run = || {
                     machine::pin(core)?;
@@ -207,13 +211,18 @@ fn measure(
                 let which = (place + run) % Mode::ALL.len();
                 let mode = Mode::ALL[which];
                 message(mode.name());
-                // Either alone and both together, in turns. While one is alone, the other's core has nothing to do.
-                let mut alone = [0.0; WORKERS];
-                for (number, cycles) in alone.iter_mut().enumerate() {
-                    *cycles = time(&hands, &turns, mode.alone(), &[number])?.iter().sum();
+                // Either alone and both together, in turns and in slices, so that what else the machine does meets all of
+                // them. While one is alone, the other's core has nothing to do.
+                let [mut alone, mut both] =
+                    [[(); WORKERS].map(|()| Vec::new()), [(); WORKERS].map(|()| Vec::new())];
+                for _ in 0..SLICES {
+                    for (number, slices) in alone.iter_mut().enumerate() {
+                        slices.extend(time(&hands, &turns, mode.alone(), &[number])?);
+                    }
+                    let cycles = time(&hands, &turns, mode, &[0, 1])?;
+                    both.iter_mut().zip(cycles).for_each(|(slices, cycles)| slices.push(cycles));
                 }
-                let both = time(&hands, &turns, mode, &[0, 1])?;
-                figures[which].add(&alone, &both, bench.hertz as f64);
+                figures[which].add(alone.map(typical), both.map(typical), bench.hertz as f64);
             }
             progress.inc(1);
         }
@@ -254,15 +263,21 @@ struct Figures {
 
 impl Figures {
     /// The cores may differ: one worker is as fast as the mean of either alone.
-    fn add(&mut self, alone: &[f64], both: &[f64], hertz: f64) {
-        let rate = |cycles: &[f64]| cycles.iter().map(|cycles| hertz / cycles).sum::<f64>();
-        let (one, two) = (rate(alone) / alone.len() as f64, rate(both));
+    fn add(&mut self, alone: [f64; WORKERS], both: [f64; WORKERS], hertz: f64) {
+        let rate = |cycles: [f64; WORKERS]| cycles.iter().map(|cycles| hertz / cycles).sum::<f64>();
+        let (one, two) = (rate(alone) / WORKERS as f64, rate(both));
         self.cycles[0].push(hertz / one);
-        self.cycles[1].push(hertz * both.len() as f64 / two);
+        self.cycles[1].push(hertz * WORKERS as f64 / two);
         self.rates[0].push(one);
         self.rates[1].push(two);
         self.ratios.push(two / one);
     }
+}
+
+/// The median.
+fn typical(mut slices: Vec<f64>) -> f64 {
+    slices.sort_by(f64::total_cmp);
+    median(&slices)
 }
 
 /// Those who run together: all begin together, and all stop when the first has enough.

@@ -108,7 +108,14 @@ fn the_table_has_every_figure_whatever_the_order_and_the_metrics() {
 
 #[test]
 fn numbers_have_as_many_digits_as_say_something() {
-    for (value, text) in [(0.0, "0"), (0.0123, "0.012"), (1.5, "1.50"), (12.34, "12.3"), (1234.5, "1234")] {
+    for (value, text) in [
+        (0.0, "0"),
+        (0.000_41, "0.000410"),
+        (0.0123, "0.012"),
+        (1.5, "1.50"),
+        (12.34, "12.3"),
+        (1234.5, "1234"),
+    ] {
         assert_eq!(number(value), text);
     }
 }

@@ -9,13 +9,16 @@ use dataplane::time::{TICKS_PER_SECOND, Tick};
 use dpdk_sys::{Mempool, tsc};
 use indicatif::ProgressBar;
 
-use super::{Figures, REPEATS, Watch, subject};
+use super::{Figures, Watch, subject};
 use crate::Bench;
 use crate::director::Director;
 use crate::generator::{Generator, Order};
 use crate::newconn::{FRAME_BYTES, SCHEDULER};
 use crate::report::Report;
 use crate::traffic::{Phase, Protocol, Sender, Stream};
+
+/// How often everything is done for one figure. A poll is so short that the machine hardly ever pauses in the same one again.
+const REPEATS: usize = 3;
 
 /// Flows that go on all the time.
 const TRAFFIC: u32 = 8192;

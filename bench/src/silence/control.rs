@@ -27,7 +27,7 @@ use dpdk_sys::{Mempool, tsc};
 use indicatif::ProgressBar;
 use tokio::sync::oneshot;
 
-use super::{Figures, REPEATS, Watch, subject};
+use super::{Figures, Watch, subject};
 use crate::director::{Director, Site};
 use crate::generator::{Generator, Order};
 use crate::newconn::{FRAME_BYTES, SCHEDULER};
@@ -40,6 +40,10 @@ const DESTINATIONS: u32 = 10;
 
 /// Changes in one request, so that its line is not too long for the socket.
 const BATCH: usize = 2000;
+
+/// How often everything is asked for, for one figure. A request takes so long that the machine mostly pauses while it does;
+/// it must not do so every time.
+const REPEATS: usize = 8;
 
 /// The daemon looks at rates, and frees what nobody uses any more, so often.
 const TICK: Duration = Duration::from_secs(1);
@@ -168,6 +172,7 @@ fn measure(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progre
             progress.inc(1);
             for activity in [Activity::Publish, Activity::List] {
                 let (mut figures, mut rest) = (Figures::default(), Figures::default());
+                let mut lengths = Vec::new();
                 for _ in 0..bench.runs {
                     progress.set_message(format!("silence: {}", activity.name()));
                     let requests = activity.requests(bench.services);
@@ -175,11 +180,13 @@ fn measure(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progre
                     let (idle, _) = asking.repeats(&requests, Some(length), bench, &mut director)?;
                     figures.add(&busy, hertz);
                     rest.add(&idle, hertz);
+                    lengths.push(length.as_secs_f64() * 1e3);
                     progress.inc(1);
                 }
                 director.few_lost()?;
                 let subject = subject(activity.name(), bench.listed, capacity);
                 figures.report(Some(rest), report, &subject);
+                report.add(&subject, "request_takes", "ms", lengths);
             }
             Ok(())
         };
@@ -328,7 +335,8 @@ impl<'scope, 'path: 'scope> Asking<'scope, '_, 'path> {
     }
 
     /// Asks for `requests` one after the other, and all over again: what was seen each time, and how long a request took.
-    /// Given a length, nothing is asked for, and every step is as long as that.
+    /// Given a length, nothing is asked for, and every step is as long as that: the core is kept busy, as it would be, by
+    /// something that shares nothing with the worker.
     fn repeats(
         &mut self,
         requests: &[Request],
@@ -345,7 +353,7 @@ impl<'scope, 'path: 'scope> Asking<'scope, '_, 'path> {
                     at(step);
                     match length {
                         None => ask(client, request)?,
-                        Some(length) => thread::sleep(length),
+                        Some(length) => spin(length),
                     }
                 }
                 Ok(start.elapsed())
@@ -354,6 +362,13 @@ impl<'scope, 'path: 'scope> Asking<'scope, '_, 'path> {
             taken += time;
         }
         Ok((seen, taken / (REPEATS * requests.len()) as u32))
+    }
+}
+
+fn spin(length: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < length {
+        std::hint::spin_loop();
     }
 }
 

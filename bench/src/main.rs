@@ -97,7 +97,7 @@ struct Options {
     /// Connections opened in a run [default: a tenth of the capacity]
     #[arg(long)]
     new_connections: Option<u32>,
-    /// Connections that expire in the same minute when silence is measured [default: 1000000; 200000 with --quick]
+    /// Connections that expire in the same minute when silence is measured [default: 1000000; 100000 with --quick]
     #[arg(long)]
     expiring: Option<u32>,
     /// Services, with ten destinations each, that are published when silence is measured [default: 10000; 2000 with --quick]
@@ -158,7 +158,7 @@ impl Bench {
             packets: options.packets.unwrap_or(if quick { 200_000 } else { 1_000_000 }),
             capacity,
             new_connections: options.new_connections.unwrap_or(capacity / 10),
-            expiring: options.expiring.unwrap_or(if quick { 200_000 } else { 1_000_000 }),
+            expiring: options.expiring.unwrap_or(if quick { 100_000 } else { 1_000_000 }),
             services: options.services.unwrap_or(if quick { 2_000 } else { 10_000 }),
             listed: options.listed.unwrap_or(if quick { 10_000 } else { 50_000 }),
             hertz,

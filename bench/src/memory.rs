@@ -28,7 +28,7 @@ const AT_MOST: u64 = 256;
 
 /// As often as it takes to see that it is the same every time: it hardly differs, and takes long.
 fn runs(bench: &Bench) -> usize {
-    bench.runs.min(3)
+    bench.runs.min(if bench.quick { 2 } else { 3 })
 }
 
 /// How many steps [`run`] makes `progress` go.

@@ -21,6 +21,11 @@ pub fn steps(bench: &Bench) -> u64 {
     connections::steps(bench) + control::steps(bench)
 }
 
+/// Each takes as long as many of another part, because everything is done several times in it.
+fn runs(bench: &Bench) -> usize {
+    bench.runs.min(if bench.quick { 2 } else { 3 })
+}
+
 /// Measures every activity and adds the figures to `report`.
 pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) {
     connections::run(bench, pool, report, progress);

@@ -29,8 +29,9 @@ const WORKERS: usize = 2;
 /// Turns that a run is cut into.
 const SLICES: usize = 5;
 
-/// Flows that fit into the caches, and flows that do not.
+/// Flows that fit into a core's own caches, and flows that do not.
 const FLOWS: [u32; 2] = [10_000, 1_000_000];
+const QUICK_FLOWS: [u32; 2] = [10_000, 100_000];
 
 /// How long one worker waits for the other to begin.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,7 +69,8 @@ impl Mode {
 
 /// The flows that each worker has, as far as they are among those the benchmark is for.
 fn flows(bench: &Bench) -> Vec<u32> {
-    let chosen: Vec<_> = bench.flows.iter().copied().filter(|flows| FLOWS.contains(flows)).collect();
+    let wanted = if bench.quick { QUICK_FLOWS } else { FLOWS };
+    let chosen: Vec<_> = bench.flows.iter().copied().filter(|flows| wanted.contains(flows)).collect();
     if chosen.is_empty() { bench.flows.iter().copied().max().into_iter().collect() } else { chosen }
 }
 

@@ -40,7 +40,7 @@ const TURN: u32 = 1 << 14;
 
 /// How many steps [`run`] makes `progress` go.
 pub fn steps(bench: &Bench) -> u64 {
-    (bench.runs * REPEATS * 2) as u64
+    (super::runs(bench) * REPEATS * 2) as u64
 }
 
 /// Measures both and adds the figures to `report`.
@@ -130,7 +130,7 @@ fn expire(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progres
     let minute = MINUTE + 2 * TICKS_PER_SECOND;
     let watch = || Watch::begin((minute * polls) as usize, bench.hertz);
     let (mut figures, mut rest) = (Figures::default(), Figures::default());
-    for _ in 0..bench.runs {
+    for _ in 0..super::runs(bench) {
         let (mut busy, mut idle) = (Vec::new(), Vec::new());
         for _ in 0..REPEATS {
             story.traffic()?;
@@ -170,7 +170,7 @@ fn expire(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progres
 fn fill(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) -> anyhow::Result<()> {
     progress.set_message(format!("silence: {} connections in a new table", bench.expiring));
     let mut figures = Figures::default();
-    for _ in 0..bench.runs {
+    for _ in 0..super::runs(bench) {
         let mut repeats = Vec::new();
         for _ in 0..REPEATS {
             let mut story = Story::new(bench, pool)?;

@@ -41,9 +41,11 @@ const DESTINATIONS: u32 = 10;
 /// Changes in one request, so that its line is not too long for the socket.
 const BATCH: usize = 2000;
 
-/// How often everything is asked for, for one figure. A request takes so long that the machine mostly pauses while it does;
+/// How often everything is asked for, for one figure. A request takes so long that the machine may well pause while it does;
 /// it must not do so every time.
-const REPEATS: usize = 8;
+fn repeats(bench: &Bench) -> usize {
+    if bench.quick { 5 } else { 8 }
+}
 
 /// The daemon looks at rates, and frees what nobody uses any more, so often.
 const TICK: Duration = Duration::from_secs(1);
@@ -135,7 +137,7 @@ impl Activity {
 
 /// How many steps [`run`] makes `progress` go.
 pub fn steps(bench: &Bench) -> u64 {
-    1 + 2 * bench.runs as u64
+    1 + 2 * super::runs(bench) as u64
 }
 
 /// Measures both and adds the figures to `report`.
@@ -173,7 +175,7 @@ fn measure(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progre
             for activity in [Activity::Publish, Activity::List] {
                 let (mut figures, mut rest) = (Figures::default(), Figures::default());
                 let mut lengths = Vec::new();
-                for _ in 0..bench.runs {
+                for _ in 0..super::runs(bench) {
                     progress.set_message(format!("silence: {}", activity.name()));
                     let requests = activity.requests(bench.services);
                     let (busy, length) = asking.repeats(&requests, None, bench, &mut director)?;
@@ -345,7 +347,7 @@ impl<'scope, 'path: 'scope> Asking<'scope, '_, 'path> {
         director: &mut Director,
     ) -> anyhow::Result<(Vec<Watch>, Duration)> {
         let (mut seen, mut taken) = (Vec::new(), Duration::ZERO);
-        for _ in 0..REPEATS {
+        for _ in 0..repeats(bench) {
             let requests = requests.to_vec();
             let (watch, time) = self.while_it(requests.len(), bench.hertz, director, move |client, at| {
                 let start = Instant::now();
@@ -361,7 +363,7 @@ impl<'scope, 'path: 'scope> Asking<'scope, '_, 'path> {
             seen.push(watch);
             taken += time;
         }
-        Ok((seen, taken / (REPEATS * requests.len()) as u32))
+        Ok((seen, taken / (repeats(bench) * requests.len()) as u32))
     }
 }
 

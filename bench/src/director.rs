@@ -61,8 +61,7 @@ impl Site {
         destinations: usize,
         workers: usize,
     ) -> anyhow::Result<(Self, Vec<Seat>)> {
-        let buckets = (u64::from(capacity) * 10 / 21).max(8).next_power_of_two() as usize;
-        let table = ConnectionTable::new(buckets, capacity, workers)
+        let table = ConnectionTable::new(buckets(capacity), capacity, workers)
             .map(Arc::new)
             .with_context(|| format!("no memory for a table of {capacity} connections"))?;
         let destinations = Arc::new(Destinations::new(destinations, workers)?);
@@ -272,6 +271,11 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
     }
 }
 
+/// The buckets that the daemon gives a table of this capacity by default.
+pub fn buckets(capacity: u32) -> usize {
+    (u64::from(capacity) * 10 / 21).max(8).next_power_of_two() as usize
+}
+
 fn network() -> anyhow::Result<Network> {
     let port = PortId(0);
     let mut network = Network::default();
@@ -280,7 +284,7 @@ fn network() -> anyhow::Result<Network> {
         ("192.0.2.0/24".parse()?, Some(NextHop { port, gateway: None })),
     ]);
     let mut neighbour = |address: IpAddr, destination| {
-        network.set_neighbour(address, Adjacency { port, source: DIRECTOR, destination });
+        network.set_neighbour(address, Adjacency::new(port, DIRECTOR, destination));
     };
     neighbour(GATEWAY_ADDRESS.into(), GATEWAY);
     for number in 0..SERVERS {
@@ -300,12 +304,13 @@ pub fn services(method: Method, scheduler: &str) -> anyhow::Result<Services> {
             address: traffic::server(number).0.into(),
             port: if method == Method::Nat { traffic::SERVER_PORT } else { port },
             weight: 1,
+            last_weight: 1,
             method,
         };
         let scheduler = schedule::by_name(scheduler).with_context(|| format!("no scheduler {scheduler}"))?;
         let service = Service::new((0..SERVERS).map(destination).collect(), scheduler.clone());
-        // As control does: some schedulers make tables of the destinations.
-        scheduler.changed(&service);
+        // As control does.
+        scheduler.changed(service.destinations());
         Ok((ServiceKey { protocol, address: address.into(), port }, Arc::new(service)))
     };
     let both = [(0, protocol::UDP), (1, protocol::TCP)];

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// The modes of each part. `startup` is not among them: it starts the daemon, which is not built for this test.
 const PARTS: &[(&str, &[&str])] = &[
-    ("inprocess", &["macswap", "dr", "nat-in", "nat-out"]),
+    ("inprocess", &["macswap", "limit", "dr", "nat-in", "nat-out"]),
     ("newconn", &["dr", "nat-in"]),
     ("memory", &["dr", "nat-in"]),
     ("workers", &["macswap", "dr", "nat-own", "nat-crossed"]),
@@ -56,9 +56,16 @@ fn every_part_leaves_its_figures() {
             }
         }
     }
+    for scheduler in ["rr", "mh"] {
+        let of = |object: &&Value| object["part"] == "newconn" && object["scheduler"] == scheduler;
+        assert!(list.iter().any(|object| of(&object)), "no new connections by {scheduler}: {out}");
+    }
     let plot = fs::read_to_string(output.with_extension("svg")).unwrap();
     let plot = roxmltree::Document::parse(&plot).unwrap();
-    assert!(plot.descendants().any(|node| node.text() == Some("nat-out")), "the plot has no such mode");
+    assert!(
+        plot.descendants().any(|node| node.text().is_some_and(|text| text.trim() == "nat-out")),
+        "the plot has no such mode"
+    );
 }
 
 #[test]

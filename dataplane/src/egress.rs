@@ -65,12 +65,26 @@ impl<F: Frame> Egress<F> {
     ) -> Result<(), Drop> {
         let generation = network.generation();
         let cached = entry.adjacency(direction, generation).and_then(|id| network.adjacency(id));
-        if let Some(adjacency) = cached {
-            return self.transmit(frame, adjacency, ports);
+        match cached {
+            Some(adjacency) => self.transmit(frame, adjacency, ports),
+            None => self.resolve(frame, to, (entry, direction), network, ports, now),
         }
+    }
+
+    /// The rest of [`Egress::send`], for a connection that has not been sent to since the network last changed.
+    #[inline(never)]
+    fn resolve<W: Wire<Frame = F>>(
+        &mut self,
+        frame: F,
+        to: u32,
+        (entry, direction): (&Entry, Direction),
+        network: &Network,
+        ports: &mut Ports<'_, W>,
+        now: Tick,
+    ) -> Result<(), Drop> {
         match network.resolve(address(to)) {
             Ok(id) => {
-                entry.set_adjacency(direction, generation, id);
+                entry.set_adjacency(direction, network.generation(), id);
                 let adjacency = network.adjacency(id).ok_or(Drop::NoRoute)?;
                 self.transmit(frame, adjacency, ports)
             }
@@ -95,16 +109,16 @@ impl<F: Frame> Egress<F> {
         adjacency: &Adjacency,
         ports: &mut Ports<'_, W>,
     ) -> Result<(), Drop> {
-        let port = usize::from(adjacency.port.0);
+        let port = usize::from(adjacency.port().0);
         let (Some(out), Some(longest)) = (self.out.get_mut(port), self.longest.get(port)) else {
             return Err(Drop::NoRoute);
         };
         if frame.len() > *longest {
             return Err(Drop::TooBig);
         }
-        ethernet::set_addresses(frame.data_mut(), adjacency.destination, adjacency.source);
+        ethernet::set_addresses(frame.data_mut(), adjacency.addresses());
         if out.is_full() {
-            ports.flush(adjacency.port, out);
+            ports.flush(adjacency.port(), out);
         }
         out.try_push(frame).map_err(|_| Drop::TxFull)
     }

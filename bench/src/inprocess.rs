@@ -159,7 +159,7 @@ fn time(packets: usize, mut poll: impl FnMut() -> usize) -> (f64, usize) {
 
 /// What a worker's round is measured against: a burst received, its MAC addresses swapped, and sent.
 #[inline]
-fn macswap(wire: &mut Generator) -> usize {
+pub fn macswap(wire: &mut Generator) -> usize {
     let mut burst = Burst::new();
     wire.receive(&mut burst);
     let received = burst.len();

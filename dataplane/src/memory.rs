@@ -45,6 +45,9 @@ mod mapped {
                     map
                 }
             };
+            // Written to now: the kernel zeroes a huge page when it is first written to, which takes longer than a worker may
+            // be away from its queues. Where the kernel does not know how (before Linux 5.14), that costs only time.
+            let _ = map.advise(Advice::PopulateWrite);
             if !map.as_ptr().cast::<T>().is_aligned() {
                 return Err(io::Error::other("the mapping is not aligned for its elements"));
             }

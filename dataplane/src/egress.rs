@@ -21,6 +21,9 @@ use crate::wire::{Burst, Frame, Wire};
 /// The most packets of one worker that wait for neighbours. Linux lets about 100 wait for each; this is for all of them.
 const WAITING: usize = 512;
 
+/// The most packets tried again in one round, so that the next burst is not long in coming.
+const RETRIES: usize = 64;
+
 /// How long a packet waits: as long as Linux takes between two requests (retrans_time).
 const PATIENCE: u32 = TICKS_PER_SECOND;
 
@@ -43,6 +46,8 @@ struct Out<F> {
 pub(crate) struct Egress<F> {
     ports: Vec<Out<F>>,
     waiting: VecDeque<Waiting<F>>,
+    /// How many of those waiting have not been tried again since the network last changed.
+    untried: usize,
     requests: Arc<ArrayQueue<Resolve>>,
 }
 
@@ -55,6 +60,7 @@ impl<F: Frame> Egress<F> {
                 .map(|mtu| Out { longest: ethernet::HEADER + usize::from(*mtu), frames: Burst::new() })
                 .collect(),
             waiting: VecDeque::with_capacity(WAITING),
+            untried: 0,
             requests,
         }
     }
@@ -119,15 +125,29 @@ impl<F: Frame> Egress<F> {
         frames.try_push(frame).map_err(|_| Drop::TxFull)
     }
 
-    /// Tries again what waits, now that something may be known that was not, and gives up what has waited too long.
+    /// The network has changed: something may be known now that was not.
+    #[inline]
+    pub(crate) fn network_changed(&mut self) {
+        self.untried = self.waiting.len();
+    }
+
+    /// True while a packet is to be tried again, or the one that has waited longest has waited too long.
+    #[inline]
+    pub(crate) fn has_retries(&self, now: Tick) -> bool {
+        let is_overdue = |oldest: &Waiting<F>| now.since(oldest.since) > PATIENCE as i32;
+        self.untried > 0 || self.waiting.front().is_some_and(is_overdue)
+    }
+
+    /// Tries some of what waits again, and gives up what has waited too long.
     pub(crate) fn retry<W: Wire<Frame = F>>(
         &mut self,
         network: &Network,
         ports: &mut Ports<'_, W>,
         now: Tick,
     ) {
-        for _ in 0..self.waiting.len() {
+        for _ in 0..self.waiting.len().min(RETRIES) {
             let Some(Waiting { frame, to, since }) = self.waiting.pop_front() else { break };
+            self.untried = self.untried.saturating_sub(1);
             let adjacency = network.resolve(address(to)).ok().and_then(|id| network.adjacency(id));
             let outcome = match adjacency {
                 Some(adjacency) => {
@@ -146,12 +166,6 @@ impl<F: Frame> Egress<F> {
                 ports.counters.dropped(reason);
             }
         }
-    }
-
-    /// True while the packet that has waited longest has waited too long.
-    #[inline]
-    pub(crate) fn is_overdue(&self, now: Tick) -> bool {
-        self.waiting.front().is_some_and(|oldest| now.since(oldest.since) > PATIENCE as i32)
     }
 
     /// Hands every port what is for it. What its queue does not take now is tried again after the next burst.

@@ -97,7 +97,10 @@ impl<W: Wire> Worker<W> {
     /// received; 0 tells an idle caller that it may rest.
     pub fn poll(&mut self, now: Tick) -> usize {
         self.connections.quiesce();
-        if self.snapshot.refresh() || self.egress.is_overdue(now) {
+        if self.snapshot.refresh() {
+            self.egress.network_changed();
+        }
+        if self.egress.has_retries(now) {
             let mut ports = Ports { wires: &mut self.wires, counters: &self.counters };
             self.egress.retry(&self.snapshot.current().network, &mut ports, now);
             self.egress.flush(&mut ports);

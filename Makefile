@@ -3,6 +3,7 @@
 #
 #   make demo [MODE=nat|dr] [WIRE=af-packet|af-xdp] [KEEP=1]
 #   make bench [QUICK=1] measures the fast path; a table, and target/bench/bench.json
+#   make record-instructions   writes down how many instructions the fast path takes, for `make test` to compare with
 #   make stop            takes down the labs that KEEP=1 left up
 
 MODE ?= nat
@@ -12,7 +13,7 @@ QUICK ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo bench stop test deps root build check test-unit test-loom test-e2e test-asan
+.PHONY: help demo bench record-instructions stop test deps root build check test-unit test-loom test-instructions test-e2e test-asan
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -29,7 +30,7 @@ bench: deps
 stop:
 	target/release/demo --stop
 
-test: root deps check test-unit test-loom test-e2e test-asan
+test: root deps check test-unit test-loom test-instructions test-e2e test-asan
 
 root:
 	@test "$$(id -u)" = 0 || { echo "please run as root (sudo make ...): the lab makes network namespaces" >&2; exit 1; }
@@ -51,6 +52,13 @@ test-unit: deps
 # The connection table under every interleaving that loom can find. Its own target directory, because the flag rebuilds everything.
 test-loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p dataplane --release --lib models
+
+# How many instructions a packet takes, as the shipped profile compiles it: repeatable, where times are not.
+test-instructions: deps
+	cargo bench -p dataplane --bench instructions
+
+record-instructions: deps
+	RECORD_INSTRUCTIONS=1 cargo bench -p dataplane --bench instructions
 
 # One after the other: each lab's director wants a core for itself.
 test-e2e: root build

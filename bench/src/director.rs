@@ -56,8 +56,7 @@ impl Director {
         generator: Generator,
         hertz: u64,
     ) -> anyhow::Result<Self> {
-        let buckets = (u64::from(capacity) * 10 / 21).max(8).next_power_of_two() as usize;
-        let table = ConnectionTable::new(buckets, capacity, 1)
+        let table = ConnectionTable::new(buckets(capacity), capacity, 1)
             .map(Arc::new)
             .with_context(|| format!("no memory for a table of {capacity} connections"))?;
         let destinations = Arc::new(Destinations::new(2 * usize::from(SERVERS), 1)?);
@@ -203,6 +202,11 @@ impl Director {
     }
 }
 
+/// The buckets that the daemon gives a table of this capacity by default.
+pub fn buckets(capacity: u32) -> usize {
+    (u64::from(capacity) * 10 / 21).max(8).next_power_of_two() as usize
+}
+
 fn network() -> anyhow::Result<Network> {
     let port = PortId(0);
     let mut network = Network::default();
@@ -211,7 +215,7 @@ fn network() -> anyhow::Result<Network> {
         ("192.0.2.0/24".parse()?, Some(NextHop { port, gateway: None })),
     ]);
     let mut neighbour = |address: IpAddr, destination| {
-        network.set_neighbour(address, Adjacency { port, source: DIRECTOR, destination });
+        network.set_neighbour(address, Adjacency::new(port, DIRECTOR, destination));
     };
     neighbour(GATEWAY_ADDRESS.into(), GATEWAY);
     for number in 0..SERVERS {
@@ -231,6 +235,7 @@ fn services(method: Method, scheduler: &str) -> anyhow::Result<Services> {
             address: traffic::server(number).0.into(),
             port: if method == Method::Nat { traffic::SERVER_PORT } else { port },
             weight: 1,
+            last_weight: 1,
             method,
         };
         let scheduler = schedule::by_name(scheduler).with_context(|| format!("no scheduler {scheduler}"))?;

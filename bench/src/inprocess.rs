@@ -1,13 +1,14 @@
 //! Part `inprocess`: established connections, at random, through the real worker, against a MAC swap on the same wire.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use dataplane::conn::Method;
 use dataplane::wire::{Burst, Frame, Wire};
 use dpdk_sys::{Mempool, tsc};
 use indicatif::ProgressBar;
 
-use crate::director::Director;
+use crate::director::{self, Director};
 use crate::generator::{Generator, Order};
+use crate::limit::Limit;
 use crate::report::{Report, Subject};
 use crate::traffic::{Phase, Protocol, Sender, Stream};
 use crate::{Bench, Mode, machine};
@@ -19,7 +20,7 @@ const BYTES_PER_CONNECTION: u64 = 256;
 
 /// How many steps [`run`] makes `progress` go.
 pub fn steps(bench: &Bench) -> u64 {
-    let of_one = 2 + bench.frames.len() * bench.runs * Mode::ALL.len();
+    let of_one = 3 + bench.frames.len() * bench.runs * Mode::ALL.len();
     (bench.protocols.len() * bench.flows.len() * of_one) as u64
 }
 
@@ -27,7 +28,7 @@ pub fn steps(bench: &Bench) -> u64 {
 pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) {
     for &protocol in &bench.protocols {
         for &flows in &bench.flows {
-            let needed = 2 * u64::from(flows) * BYTES_PER_CONNECTION;
+            let needed = 3 * u64::from(flows) * BYTES_PER_CONNECTION;
             if machine::available_memory().is_some_and(|available| available < needed) {
                 progress.suspend(|| eprintln!("{flows} flows left out: they need {needed} bytes of memory"));
                 continue;
@@ -62,6 +63,9 @@ fn measure(
     let mut dr = opened(Method::DirectRouting, "dr")?;
     let mut nat = opened(Method::Nat, "nat")?;
     let mut swapper = Generator::new(pool.clone(), blank.clone());
+    let generator = Generator::new(pool.clone(), blank.clone());
+    let mut limit = Limit::new(generator, protocol, flows, director::buckets(capacity))?;
+    progress.inc(1);
 
     for &frame_bytes in &bench.frames {
         let established = |from: Sender<'_>| Stream::new(protocol, from, Phase::Established, frame_bytes);
@@ -86,17 +90,25 @@ fn measure(
                 ));
                 let (generator, stream) = match mode {
                     Mode::Macswap => (&swapper, &from_clients),
+                    Mode::Limit => (limit.generator(), &from_clients),
                     Mode::Dr => (dr.generator(), &from_clients),
                     Mode::NatIn => (nat.generator(), &from_clients),
                     Mode::NatOut => (nat.generator(), &from_servers),
                 };
                 generator.send(stream.clone(), Order::Random(flows), usize::MAX)?;
-                let before = dr.lost() + nat.lost();
+                let (before, found) = (dr.lost() + nat.lost(), limit.found());
                 let (taken, frames) = match mode {
                     Mode::Macswap => time(bench.packets, || macswap(&mut swapper)),
+                    Mode::Limit => time(bench.packets, || limit.poll()),
                     Mode::Dr => time(bench.packets, || dr.poll()),
                     Mode::NatIn | Mode::NatOut => time(bench.packets, || nat.poll()),
                 };
+                if mode == Mode::Limit {
+                    ensure!(
+                        limit.found() - found == frames as u64,
+                        "the limit loop did not find every packet"
+                    );
+                }
                 cycles[which].push(taken);
                 lost[which].push((dr.lost() + nat.lost() - before) as f64 / frames as f64 * 1e6);
                 progress.inc(1);

@@ -6,6 +6,7 @@ mod check;
 mod director;
 mod generator;
 mod inprocess;
+mod limit;
 mod machine;
 mod newconn;
 mod report;
@@ -27,6 +28,8 @@ use crate::traffic::{MAX_FLOWS, Protocol};
 pub enum Mode {
     /// The MAC addresses are swapped: the yardstick.
     Macswap,
+    /// The least that a balancer can do: see [`limit`].
+    Limit,
     /// Direct routing.
     Dr,
     /// NAT, from clients to real servers.
@@ -37,12 +40,13 @@ pub enum Mode {
 
 impl Mode {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Mode; 4] = [Mode::Macswap, Mode::Dr, Mode::NatIn, Mode::NatOut];
+    pub const ALL: [Mode; 5] = [Mode::Macswap, Mode::Limit, Mode::Dr, Mode::NatIn, Mode::NatOut];
 
     /// As reports name it.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Macswap => "macswap",
+            Mode::Limit => "limit",
             Mode::Dr => "dr",
             Mode::NatIn => "nat-in",
             Mode::NatOut => "nat-out",

@@ -58,8 +58,10 @@ impl<D: Dataplane> Director<D> {
         &mut self.dataplane
     }
 
-    /// To be called about once a second: samples the rates and frees what deleted destinations held.
+    /// To be called about once a second: samples the rates, frees what deleted destinations held, and has the dataplane do
+    /// what is due.
     pub fn tick(&mut self, now: Instant) {
+        self.dataplane.tick();
         let Self { dataplane, table, .. } = self;
         let counts = |id| dataplane.destination_counts(id);
         table.expire(now, &counts);

@@ -6,15 +6,15 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use dataplane::schedule;
 use serde::{Deserialize, Serialize};
 
 /// The scheduler of a service that names none (ipvsadm's default).
 pub const DEFAULT_SCHEDULER: &str = "wlc";
 /// The persistence timeout of `-p` without a number, in seconds (`IPVS_SVC_PERSISTENT_TIMEOUT`).
 pub const DEFAULT_PERSISTENCE: u32 = 360;
-/// Every scheduler IPVS knows by name.
-pub const SCHEDULERS: [&str; 14] =
-    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"];
+/// Every scheduler there is by name: all of IPVS's, and director's own.
+pub const SCHEDULERS: [&str; schedule::NAMES.len()] = schedule::NAMES;
 /// Every persistence engine IPVS knows by name.
 pub const ENGINES: [&str; 1] = ["sip"];
 
@@ -146,7 +146,7 @@ pub struct Persistence {
 }
 
 /// IPVS's three scheduler flags. What they mean is up to the scheduler: flag 1 is `sh-fallback` or
-/// `mh-fallback`, flag 2 `sh-port` or `mh-port`.
+/// `mh-fallback`, flag 2 `sh-port` or `mh-port` (see [`schedule::flag_names`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SchedulerFlags(

@@ -132,4 +132,7 @@ pub trait Dataplane {
     /// Makes `table` what the workers see. Returns when every worker has taken it; on an error, which says why
     /// in one line, the workers must still see what they saw before.
     fn publish(&mut self, table: &ServiceTable) -> Result<(), String>;
+
+    /// Does what is due by time. To be called about once a second.
+    fn tick(&mut self) {}
 }

@@ -8,9 +8,6 @@ use crate::model::{
 };
 use crate::refusal::Refusal;
 
-/// The schedulers the dataplane has.
-const SCHEDULERS: [&str; 4] = ["rr", "wrr", "lc", "wlc"];
-
 /// Whether the dataplane can do what `change` asks for.
 pub fn check(change: &Change) -> Result<(), Refusal> {
     match change {
@@ -37,10 +34,6 @@ fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     if spec.service.protocol() == Some(Protocol::Sctp) {
         return Err(not_yet("balance SCTP"));
     }
-    if !SCHEDULERS.contains(&spec.scheduler.as_str()) {
-        let have = SCHEDULERS.join(", ");
-        return Err(not_yet(&format!("have the scheduler {} (it has {have})", spec.scheduler)));
-    }
     if spec.persistence.is_some() {
         return Err(not_yet("do persistence"));
     }
@@ -59,9 +52,6 @@ fn destination(spec: &DestinationSpec) -> Result<(), Refusal> {
     }
     if spec.method == ForwardingMethod::Local {
         return Err(not_yet("forward to this machine itself"));
-    }
-    if spec.upper_threshold != 0 || spec.lower_threshold != 0 {
-        return Err(not_yet("limit connections by thresholds"));
     }
     Ok(())
 }
@@ -97,10 +87,6 @@ mod tests {
             ),
             (ServiceSpec::new(address("2001:db8::1", Protocol::Tcp)), "IPv6 yet"),
             (ServiceSpec::new(address("198.51.100.1", Protocol::Sctp)), "SCTP yet"),
-            (
-                ServiceSpec { scheduler: "sh".into(), ..v4.clone() },
-                "scheduler sh yet (it has rr, wrr, lc, wlc)",
-            ),
             (ServiceSpec { persistence: Some(persistence), ..v4.clone() }, "persistence yet"),
             (ServiceSpec { engine: Some("sip".into()), ..v4.clone() }, "engines yet"),
             (ServiceSpec { one_packet: true, ..v4.clone() }, "scheduling yet"),
@@ -112,7 +98,7 @@ mod tests {
         }
         let refused = [
             (DestinationSpec { method: ForwardingMethod::Tunnel, ..server }, "by tunnel yet"),
-            (DestinationSpec { upper_threshold: 1, ..server }, "thresholds yet"),
+            (DestinationSpec { method: ForwardingMethod::Local, ..server }, "itself yet"),
         ];
         for (destination, words) in refused {
             let change = Change::AddDestination { service: v4.service, destination };

@@ -85,6 +85,8 @@ pub struct Destination {
     id: DestinationId,
     sequence: u32,
     spec: DestinationSpec,
+    last_weight: u32,
+    edits: u32,
     service: ServiceId,
     incarnation: u64,
     key: VirtualService,
@@ -112,6 +114,17 @@ impl Destination {
     /// What was configured.
     pub fn spec(&self) -> &DestinationSpec {
         &self.spec
+    }
+
+    /// The weight it had last that was not 0. A destination that is added starts anew with the weight it is given, be
+    /// that 0.
+    pub fn last_weight(&self) -> u32 {
+        self.last_weight
+    }
+
+    /// How often it has been edited. An edit that changes nothing counts: schedulers are told of it, too.
+    pub fn edits(&self) -> u32 {
+        self.edits
     }
 
     /// What `counts`, its id's counters, have counted since they were last zeroed.
@@ -290,6 +303,10 @@ impl ServiceTable {
                     && let Some(d) = &mut self.destinations[id.0 as usize]
                 {
                     d.spec = *destination;
+                    d.edits = d.edits.wrapping_add(1);
+                    if destination.weight != 0 {
+                        d.last_weight = destination.weight;
+                    }
                 }
             }
             Change::DeleteDestination { service, address, port } => {
@@ -385,6 +402,8 @@ impl ServiceTable {
             id,
             sequence,
             spec: *spec,
+            last_weight: spec.weight,
+            edits: 0,
             service: owner,
             incarnation,
             key: *key,

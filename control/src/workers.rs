@@ -10,7 +10,7 @@ use dataplane::conn::{Method, Timeouts};
 use dataplane::counters::{Drop, WorkerCounters as Counters};
 use dataplane::network::Network;
 use dataplane::packet::protocol;
-use dataplane::schedule::{self, Scheduler};
+use dataplane::schedule::{self, Flags, Scheduler};
 use dataplane::service::{Destination, Service, ServiceKey, Services};
 use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::time::{TICKS_PER_SECOND, Tick};
@@ -37,12 +37,35 @@ pub struct Surroundings {
     pub servers: ServersListener,
 }
 
+/// A destination that workers see, and what only control knows of it.
+#[derive(Clone, Copy, PartialEq)]
+struct PublishedDestination {
+    destination: Destination,
+    edits: u32,
+    /// Upper and lower threshold.
+    thresholds: (u32, u32),
+}
+
+impl PublishedDestination {
+    /// The destination as workers see it; `None` for one they cannot forward to.
+    fn new(from: &table::Destination) -> Option<Self> {
+        let destination = destination(from)?;
+        let thresholds = (from.spec().upper_threshold, from.spec().lower_threshold);
+        Some(Self { destination, edits: from.edits(), thresholds })
+    }
+
+    fn is_same_as(&self, other: &Self) -> bool {
+        (self.destination.id, self.destination.sequence) == (other.destination.id, other.destination.sequence)
+    }
+}
+
 /// A service that workers see, as long as it is the same one.
 struct Published {
     incarnation: u64,
     scheduler_name: String,
     scheduler: Arc<dyn Scheduler>,
-    destinations: Vec<Destination>,
+    /// The one added last first.
+    destinations: Vec<PublishedDestination>,
     service: Arc<Service>,
 }
 
@@ -77,6 +100,12 @@ impl Workers {
         self.publisher.publish(&self.snapshot);
     }
 
+    /// Makes these the settings of all schedulers, from workers' next burst on.
+    pub fn set_scheduling(&mut self, scheduling: schedule::Settings) {
+        self.snapshot = Arc::new(Snapshot { scheduling, ..(*self.snapshot).clone() });
+        self.publisher.publish(&self.snapshot);
+    }
+
     /// Frees what workers have let go of. To be called now and then; publishing does it, too.
     pub fn collect(&self) -> bool {
         self.publisher.settled()
@@ -104,10 +133,17 @@ impl Workers {
             Some(old) => old.scheduler.clone(),
             None => schedule::by_name(name).ok_or_else(|| format!("no scheduler is called {name}"))?,
         };
-        let destinations: Vec<_> = table.destinations(service).filter_map(destination).collect();
+        let flags = Flags(service.spec().flags.0);
+        let destinations: Vec<_> =
+            table.destinations(service).filter_map(PublishedDestination::new).collect();
+        let seen = || destinations.iter().map(|d| d.destination);
         let service_arc = match same {
-            Some(old) if old.destinations == destinations => old.service.clone(),
-            _ => Arc::new(Service::new(destinations.clone(), scheduler.clone())),
+            Some(old)
+                if old.service.flags() == flags && old.service.destinations().iter().copied().eq(seen()) =>
+            {
+                old.service.clone()
+            }
+            _ => Arc::new(Service::new(seen().collect(), scheduler.clone()).with_flags(flags)),
         };
         Ok(Published {
             incarnation: service.incarnation(),
@@ -120,29 +156,35 @@ impl Workers {
 
     /// Tells a scheduler of its service's changes one by one, in the order in which they were made as far as the tables
     /// before and after tell: taken away, edited, added.
-    fn tell_scheduler(before: &[Destination], now: &Published) {
-        let mut destinations = before.to_vec();
+    fn tell_scheduler(before: &[PublishedDestination], now: &Published) {
+        let mut seen: Vec<_> = before.iter().map(|d| d.destination).collect();
         let mut tell = |change: &mut dyn FnMut(&mut Vec<Destination>)| {
-            change(&mut destinations);
-            now.scheduler.changed(&Service::new(destinations.clone(), now.scheduler.clone()));
+            change(&mut seen);
+            now.scheduler.changed(&seen);
         };
-        let is = |a: &Destination, b: &Destination| a.id == b.id && a.sequence == b.sequence;
-        for gone in before.iter().filter(|b| !now.destinations.iter().any(|d| is(d, b))) {
-            tell(&mut |all| all.retain(|d| !is(d, gone)));
+        for gone in before.iter().filter(|b| !now.destinations.iter().any(|d| d.is_same_as(b))) {
+            tell(&mut |all| all.retain(|d| d.id != gone.destination.id));
         }
         let mut added: Vec<_> = Vec::new();
-        for destination in &now.destinations {
-            match before.iter().find(|b| is(b, destination)) {
-                Some(same) if same == destination => {}
+        for new in &now.destinations {
+            match before.iter().find(|b| b.is_same_as(new)) {
+                Some(same) if same == new => {}
                 Some(_) => tell(&mut |all| {
-                    all.iter_mut().filter(|d| is(d, destination)).for_each(|d| *d = *destination);
+                    let id = new.destination.id;
+                    all.iter_mut().filter(|d| d.id == id).for_each(|d| *d = new.destination);
                 }),
-                None => added.push(*destination),
+                None => added.push(new.destination),
             }
         }
-        added.sort_by_key(|d| d.sequence);
-        for destination in added {
-            tell(&mut |all| all.push(destination));
+        for destination in added.into_iter().rev() {
+            tell(&mut |all| all.insert(0, destination));
+        }
+    }
+
+    fn set_thresholds<'a>(&self, services: impl Iterator<Item = &'a Published>) {
+        for destination in services.flat_map(|s| &s.destinations) {
+            let (upper, lower) = destination.thresholds;
+            self.shared.destinations.set_thresholds(destination.destination.id, upper, lower);
         }
     }
 
@@ -165,6 +207,7 @@ impl Workers {
             network: self.snapshot.network.clone(),
             services: Arc::new(Services::new(services)),
             timeouts: Timeouts::default().set(times.tcp, times.tcp_fin, times.udp),
+            scheduling: self.snapshot.scheduling,
         });
         Ok((snapshot, published))
     }
@@ -252,6 +295,7 @@ impl Dataplane for Workers {
         for destination in table.services().flat_map(|s| table.destinations(s)) {
             self.shared.destinations.set_gone(destination.id().0, false);
         }
+        self.set_thresholds(services.values());
         for (id, service) in &services {
             let before = self.services.get(id).filter(|b| Arc::ptr_eq(&b.scheduler, &service.scheduler));
             Self::tell_scheduler(before.map_or(&[], |b| &b.destinations), service);
@@ -260,6 +304,7 @@ impl Dataplane for Workers {
         if let Err(reason) = self.settle() {
             self.publisher.publish(&old);
             self.snapshot = old;
+            self.set_thresholds(self.services.values());
             return Err(reason);
         }
         // Not before every worker has taken the table without it: until then it may be chosen.
@@ -269,6 +314,11 @@ impl Dataplane for Workers {
         self.services = services;
         self.tell_servers(table);
         Ok(())
+    }
+
+    fn tick(&mut self) {
+        let (now, settings) = ((self.surroundings.now)(), self.snapshot.scheduling);
+        self.services.values().for_each(|service| service.scheduler.sweep(now, &settings));
     }
 }
 
@@ -280,7 +330,6 @@ fn service_key(service: &VirtualService) -> Option<ServiceKey> {
     Some(ServiceKey { protocol: protocol.number(), address: (*address).into(), port: *port })
 }
 
-/// The destination as workers see it; `None` for one they cannot forward to.
 fn destination(destination: &table::Destination) -> Option<Destination> {
     let spec: &DestinationSpec = destination.spec();
     let IpAddr::V4(address) = spec.address else { return None };
@@ -291,6 +340,7 @@ fn destination(destination: &table::Destination) -> Option<Destination> {
         address: address.into(),
         port: spec.port,
         weight: spec.weight,
+        last_weight: destination.last_weight(),
         method: match spec.method {
             ForwardingMethod::Masquerade => Method::Nat,
             ForwardingMethod::DirectRouting => Method::DirectRouting,

@@ -43,12 +43,9 @@ fn what_the_dataplane_cannot_do_is_refused_and_nothing_is_changed() {
         "-A -f 1 -s rr",
         "-A -t [2001:db8::1]:80 -s rr",
         "-A --sctp-service 198.51.100.8:80 -s rr",
-        "-E -t 198.51.100.8:80 -s sh",
         "-E -t 198.51.100.8:80 -s rr -p",
         "-A -u 198.51.100.8:80 -s rr -o",
         "-a -t 198.51.100.8:80 -r 192.0.2.10 -i",
-        "-a -t 198.51.100.8:80 -r 192.0.2.10 -x 5",
-        "-e -t 198.51.100.8:80 -r 192.0.2.9:80 -m -x 5",
         "--start-daemon master --mcast-interface lo",
     ] {
         let printed = daemon.lbctl(line);

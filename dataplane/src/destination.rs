@@ -5,6 +5,7 @@
 //! packets is each worker's own.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::FromZeros;
@@ -19,6 +20,12 @@ use crate::memory::Region;
 pub struct Load {
     active: AtomicU32,
     inactive: AtomicU32,
+    /// With this many connections it is overloaded; 0 where there is no limit.
+    upper: AtomicU32,
+    /// With fewer than this many it is no longer; 0 stands for 3/4 of `upper`.
+    lower: AtomicU32,
+    /// Not 0 while it is overloaded.
+    overloaded: AtomicU32,
 }
 
 impl Load {
@@ -34,6 +41,60 @@ impl Load {
         self.inactive.load(Ordering::Relaxed)
     }
 
+    /// True while it has had as many connections as it may have, and has not got rid of enough since. Schedulers that
+    /// heed thresholds give it no new ones.
+    #[inline]
+    pub fn is_overloaded(&self) -> bool {
+        self.overloaded.load(Ordering::Relaxed) != 0
+    }
+
+    /// All connections, as thresholds count them.
+    fn total(&self) -> u64 {
+        let (active, inactive) = (self.active.load(Ordering::SeqCst), self.inactive.load(Ordering::SeqCst));
+        u64::from(active) + u64::from(inactive)
+    }
+
+    /// To be called when a connection has been added: marks it overloaded where that was the last it may have.
+    #[inline]
+    fn fill(&self) {
+        let upper = self.upper.load(Ordering::Relaxed);
+        if upper != 0 && self.total() >= upper.into() {
+            self.overload();
+        }
+    }
+
+    #[cold]
+    fn overload(&self) {
+        // Connections may end while this is done. Who ends one takes it off the count and then looks at the mark; we
+        // make the mark and then look at the count. All of it is SeqCst, so one of us sees what the other did, and no
+        // destination without connections stays marked.
+        self.overloaded.store(1, Ordering::SeqCst);
+        self.relax();
+    }
+
+    /// Takes the mark away where few enough connections are left.
+    fn relax(&self) {
+        let (upper, lower) = (self.upper.load(Ordering::Relaxed), self.lower.load(Ordering::Relaxed));
+        let enough_left = match (upper, lower) {
+            (0, 0) => false,
+            (upper, 0) => self.total() * 4 >= u64::from(upper) * 3,
+            (_, lower) => self.total() >= lower.into(),
+        };
+        if !enough_left {
+            self.overloaded.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Sets the thresholds (`-x` and `-y`). A higher limit, or none, takes the mark away at once; a lower one marks it
+    /// with the next connection only.
+    fn set_thresholds(&self, upper: u32, lower: u32) {
+        let before = self.upper.swap(upper, Ordering::Relaxed);
+        self.lower.store(lower, Ordering::Relaxed);
+        if upper == 0 || upper > before {
+            self.overloaded.store(0, Ordering::SeqCst);
+        }
+    }
+
     fn cell(&self, state: State) -> &AtomicU32 {
         if state.is_active() { &self.active } else { &self.inactive }
     }
@@ -42,7 +103,7 @@ impl Load {
 /// One worker's counters for one destination.
 #[derive(Default, FromZeros)]
 #[repr(C, align(64))]
-struct Tally {
+pub(crate) struct Tally {
     connections: AtomicU64,
     in_packets: AtomicU64,
     out_packets: AtomicU64,
@@ -51,6 +112,44 @@ struct Tally {
     /// Not 0 while the destination is deleted. Here and not in a place of its own, because this line is read for every
     /// packet anyway.
     gone: AtomicU32,
+}
+
+/// What one worker counts, by the destinations' numbers.
+pub(crate) struct Tallies(Region<Tally>);
+
+impl Tallies {
+    #[inline]
+    pub(crate) fn of(&self, destination: u32) -> &Tally {
+        &self.0[destination as usize]
+    }
+}
+
+impl Tally {
+    /// A connection has been opened.
+    #[inline]
+    pub(crate) fn opened(&self) {
+        add(&self.connections, 1);
+    }
+
+    /// True while the destination is deleted; its connections' packets are dropped.
+    #[inline]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed) != 0
+    }
+
+    /// A packet from a client.
+    #[inline]
+    pub(crate) fn count_in(&self, bytes: u16) {
+        add(&self.in_packets, 1);
+        add(&self.in_bytes, bytes.into());
+    }
+
+    /// A packet from the server.
+    #[inline]
+    pub(crate) fn count_out(&self, bytes: u16) {
+        add(&self.out_packets, 1);
+        add(&self.out_bytes, bytes.into());
+    }
 }
 
 /// IPVS's five counters. Bytes are those of IP packets, headers included.
@@ -71,13 +170,14 @@ pub struct Stats {
 /// The cells of all destinations.
 pub struct Destinations {
     loads: Region<Load>,
-    tallies: Vec<Region<Tally>>,
+    tallies: Vec<Arc<Tallies>>,
 }
 
 impl Destinations {
     /// Room for destinations number 0 to `limit - 1` and `workers` workers.
     pub fn new(limit: usize, workers: usize) -> io::Result<Self> {
-        let tallies = (0..workers).map(|_| Region::new(limit)).collect::<io::Result<_>>()?;
+        let of_worker = |_| Region::new(limit).map(|cells| Arc::new(Tallies(cells)));
+        let tallies = (0..workers).map(of_worker).collect::<io::Result<_>>()?;
         Ok(Self { loads: Region::new(limit)?, tallies })
     }
 
@@ -96,13 +196,9 @@ impl Destinations {
     /// it first.
     #[inline]
     pub(crate) fn opening(&self, destination: u32, state: State) {
-        self.load(destination).cell(state).fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// `worker` has opened a connection.
-    #[inline]
-    pub(crate) fn opened(&self, worker: usize, destination: u32) {
-        add(&self.tallies[worker][destination as usize].connections, 1);
+        let load = self.load(destination);
+        load.cell(state).fetch_add(1, Ordering::SeqCst);
+        load.fill();
     }
 
     /// A connection has gone from one state to another.
@@ -118,43 +214,36 @@ impl Destinations {
     /// A connection has ended in this state, or was not opened after all.
     #[inline]
     pub(crate) fn ended(&self, destination: u32, state: State) {
-        self.load(destination).cell(state).fetch_sub(1, Ordering::Relaxed);
+        let load = self.load(destination);
+        load.cell(state).fetch_sub(1, Ordering::SeqCst);
+        if load.overloaded.load(Ordering::SeqCst) != 0 {
+            load.relax();
+        }
     }
 
-    /// True while the destination is deleted; its connections' packets are dropped.
-    #[inline]
-    pub(crate) fn is_gone(&self, worker: usize, destination: u32) -> bool {
-        self.tallies[worker][destination as usize].gone.load(Ordering::Relaxed) != 0
+    /// Sets how many connections a destination may have: overloaded with `upper` of them (0: never), and no longer once
+    /// there are fewer than `lower` (0: than 3/4 of `upper`).
+    pub fn set_thresholds(&self, destination: u32, upper: u32, lower: u32) {
+        self.load(destination).set_thresholds(upper, lower);
+    }
+
+    /// What `worker`, and nobody else, counts.
+    pub(crate) fn tallies(&self, worker: usize) -> Arc<Tallies> {
+        self.tallies[worker].clone()
     }
 
     /// Says whether the destination is deleted.
     pub fn set_gone(&self, destination: u32, gone: bool) {
         for tallies in &self.tallies {
-            tallies[destination as usize].gone.store(gone.into(), Ordering::Relaxed);
+            tallies.of(destination).gone.store(gone.into(), Ordering::Relaxed);
         }
-    }
-
-    /// `worker` has had a packet from a client.
-    #[inline]
-    pub(crate) fn count_in(&self, worker: usize, destination: u32, bytes: u16) {
-        let tally = &self.tallies[worker][destination as usize];
-        add(&tally.in_packets, 1);
-        add(&tally.in_bytes, u64::from(bytes));
-    }
-
-    /// `worker` has had a packet from the server.
-    #[inline]
-    pub(crate) fn count_out(&self, worker: usize, destination: u32, bytes: u16) {
-        let tally = &self.tallies[worker][destination as usize];
-        add(&tally.out_packets, 1);
-        add(&tally.out_bytes, u64::from(bytes));
     }
 
     /// What all workers have counted since the start, for whichever destination had this number.
     pub fn stats(&self, destination: u32) -> Stats {
         let mut sum = Stats::default();
         for tallies in &self.tallies {
-            let tally = &tallies[destination as usize];
+            let tally = tallies.of(destination);
             sum.connections += tally.connections.load(Ordering::Relaxed);
             sum.in_packets += tally.in_packets.load(Ordering::Relaxed);
             sum.out_packets += tally.out_packets.load(Ordering::Relaxed);
@@ -162,5 +251,74 @@ impl Destinations {
             sum.out_bytes += tally.out_bytes.load(Ordering::Relaxed);
         }
         sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(destinations: &Destinations, n: usize) {
+        (0..n).for_each(|_| destinations.opening(0, State::Established));
+    }
+
+    /// How many connections are left when it is no longer overloaded.
+    fn drain(destinations: &Destinations) -> u64 {
+        while destinations.load(0).is_overloaded() {
+            destinations.ended(0, State::Established);
+        }
+        destinations.load(0).total()
+    }
+
+    #[test]
+    fn overload_begins_and_ends_at_its_thresholds() {
+        for (upper, lower, left) in [(10, 0, 7), (10, 4, 3), (4, 0, 2), (1, 0, 0), (1, 1, 0), (10, 10, 9)] {
+            let destinations = Destinations::new(1, 1).unwrap();
+            destinations.set_thresholds(0, upper, lower);
+            fill(&destinations, upper as usize - 1);
+            assert!(!destinations.load(0).is_overloaded(), "-x {upper} -y {lower}");
+            // Inactive ones count as well, and one that becomes inactive changes nothing.
+            destinations.opening(0, State::TimeWait);
+            assert!(destinations.load(0).is_overloaded(), "-x {upper} -y {lower}");
+            destinations.moved(0, State::TimeWait, State::Established);
+            assert_eq!(drain(&destinations), left, "-x {upper} -y {lower}");
+        }
+    }
+
+    #[test]
+    fn only_a_higher_limit_or_none_lifts_an_overload_at_once() {
+        let destinations = Destinations::new(1, 1).unwrap();
+        destinations.set_thresholds(0, 4, 0);
+        fill(&destinations, 4);
+        for (upper, lower, overloaded) in [(4, 3, true), (3, 0, true), (4, 0, false)] {
+            destinations.set_thresholds(0, upper, lower);
+            assert_eq!(destinations.load(0).is_overloaded(), overloaded, "-x {upper} -y {lower}");
+        }
+        fill(&destinations, 1);
+        assert!(destinations.load(0).is_overloaded());
+        destinations.set_thresholds(0, 0, 0);
+        assert!(!destinations.load(0).is_overloaded());
+        fill(&destinations, 10);
+        assert!(!destinations.load(0).is_overloaded());
+    }
+
+    /// The mark is set by whoever opens and taken by whoever ends; in the end, with no connection, it must be gone.
+    #[test]
+    fn nobody_without_connections_stays_overloaded() {
+        let destinations = Destinations::new(1, 1).unwrap();
+        destinations.set_thresholds(0, 2, 0);
+        for _ in 0..200 {
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        for _ in 0..50 {
+                            destinations.opening(0, State::Established);
+                            destinations.ended(0, State::Established);
+                        }
+                    });
+                }
+            });
+            assert!(!destinations.load(0).is_overloaded());
+        }
     }
 }

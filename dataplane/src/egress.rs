@@ -31,12 +31,17 @@ struct Waiting<F> {
     since: Tick,
 }
 
+/// A port, from the inside.
+struct Out<F> {
+    /// The longest frame it sends, in bytes without the frame check sequence.
+    longest: usize,
+    /// What leaves at the end of the burst.
+    frames: Burst<F>,
+}
+
 /// One worker's way out.
 pub(crate) struct Egress<F> {
-    /// What leaves at the end of the burst, by port.
-    out: Vec<Burst<F>>,
-    /// The longest frame of each port, in bytes without the frame check sequence.
-    longest: Vec<usize>,
+    ports: Vec<Out<F>>,
     waiting: VecDeque<Waiting<F>>,
     requests: Arc<ArrayQueue<Resolve>>,
 }
@@ -45,8 +50,10 @@ impl<F: Frame> Egress<F> {
     /// For ports of these MTUs. What is unresolved is asked for in `requests`.
     pub(crate) fn new(mtus: &[u16], requests: Arc<ArrayQueue<Resolve>>) -> Self {
         Self {
-            out: mtus.iter().map(|_| Burst::new()).collect(),
-            longest: mtus.iter().map(|mtu| ethernet::HEADER + usize::from(*mtu)).collect(),
+            ports: mtus
+                .iter()
+                .map(|mtu| Out { longest: ethernet::HEADER + usize::from(*mtu), frames: Burst::new() })
+                .collect(),
             waiting: VecDeque::with_capacity(WAITING),
             requests,
         }
@@ -65,12 +72,26 @@ impl<F: Frame> Egress<F> {
     ) -> Result<(), Drop> {
         let generation = network.generation();
         let cached = entry.adjacency(direction, generation).and_then(|id| network.adjacency(id));
-        if let Some(adjacency) = cached {
-            return self.transmit(frame, adjacency, ports);
+        match cached {
+            Some(adjacency) => self.transmit(frame, adjacency, ports),
+            None => self.resolve(frame, to, (entry, direction), network, ports, now),
         }
+    }
+
+    /// The rest of [`Egress::send`], for a connection that has not been sent to since the network last changed.
+    #[inline(never)]
+    fn resolve<W: Wire<Frame = F>>(
+        &mut self,
+        frame: F,
+        to: u32,
+        (entry, direction): (&Entry, Direction),
+        network: &Network,
+        ports: &mut Ports<'_, W>,
+        now: Tick,
+    ) -> Result<(), Drop> {
         match network.resolve(address(to)) {
             Ok(id) => {
-                entry.set_adjacency(direction, generation, id);
+                entry.set_adjacency(direction, network.generation(), id);
                 let adjacency = network.adjacency(id).ok_or(Drop::NoRoute)?;
                 self.transmit(frame, adjacency, ports)
             }
@@ -95,18 +116,16 @@ impl<F: Frame> Egress<F> {
         adjacency: &Adjacency,
         ports: &mut Ports<'_, W>,
     ) -> Result<(), Drop> {
-        let port = usize::from(adjacency.port.0);
-        let (Some(out), Some(longest)) = (self.out.get_mut(port), self.longest.get(port)) else {
-            return Err(Drop::NoRoute);
-        };
+        let port = usize::from(adjacency.port().0);
+        let Out { longest, frames } = self.ports.get_mut(port).ok_or(Drop::NoRoute)?;
         if frame.len() > *longest {
             return Err(Drop::TooBig);
         }
-        ethernet::set_addresses(frame.data_mut(), adjacency.destination, adjacency.source);
-        if out.is_full() {
-            ports.flush(adjacency.port, out);
+        ethernet::set_addresses(frame.data_mut(), adjacency.addresses());
+        if frames.is_full() {
+            ports.flush(adjacency.port(), frames);
         }
-        out.try_push(frame).map_err(|_| Drop::TxFull)
+        frames.try_push(frame).map_err(|_| Drop::TxFull)
     }
 
     /// Tries again what waits, now that something may be known that was not, and gives up what has waited too long.
@@ -142,9 +161,9 @@ impl<F: Frame> Egress<F> {
     /// Hands every port what is for it. What its queue does not take now is tried again after the next burst.
     #[inline]
     pub(crate) fn flush<W: Wire<Frame = F>>(&mut self, ports: &mut Ports<'_, W>) {
-        for (port, out) in self.out.iter_mut().enumerate() {
-            if !out.is_empty() {
-                ports.flush(PortId(port as u16), out);
+        for (port, Out { frames, .. }) in self.ports.iter_mut().enumerate() {
+            if !frames.is_empty() {
+                ports.flush(PortId(port as u16), frames);
             }
         }
     }

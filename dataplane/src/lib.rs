@@ -9,7 +9,7 @@ pub mod counters;
 pub mod destination;
 mod egress;
 pub mod forward;
-mod memory;
+pub mod memory;
 pub mod network;
 pub mod packet;
 pub mod parse;

@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Deref;
 
 #[cfg(not(loom))]
-pub(crate) use mapped::Region;
+pub use mapped::Region;
 
 #[cfg(not(loom))]
 mod mapped {
@@ -20,7 +20,7 @@ mod mapped {
     const HUGE_PAGE_BITS: u8 = 21;
 
     /// An array of `T`, all zeros at first.
-    pub(crate) struct Region<T> {
+    pub struct Region<T> {
         map: MmapMut,
         length: usize,
         element: PhantomData<T>,
@@ -28,7 +28,7 @@ mod mapped {
 
     impl<T: FromZeros> Region<T> {
         /// Reserves `length` elements. Fails where the address space or the memory limit does not allow it.
-        pub(crate) fn new(length: usize) -> io::Result<Self> {
+        pub fn new(length: usize) -> io::Result<Self> {
             let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
             let bytes = length.checked_mul(size_of::<T>()).ok_or_else(too_large)?.max(1);
             let huge_page = 1 << HUGE_PAGE_BITS;
@@ -83,4 +83,16 @@ impl<T> Deref for Region<T> {
     fn deref(&self) -> &[T] {
         &self.0
     }
+}
+
+/// Asks the processor to load a cache line for reading. Any address will do: one that cannot be read is not.
+#[inline]
+pub fn prefetch<T>(line: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    // SAFETY: a prefetch reads nothing that the program can see and faults at no address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    let _ = line;
 }

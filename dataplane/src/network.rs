@@ -21,6 +21,13 @@ pub struct PortId(pub u16);
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
+    /// The address as the upper six bytes of a number, the first byte the lowest of them.
+    #[inline]
+    pub(crate) const fn word(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([0, 0, a, b, c, d, e, f])
+    }
+
     /// True for broadcast and multicast addresses (IEEE 802.3, the I/G bit).
     #[inline]
     pub fn is_group(self) -> bool {
@@ -77,15 +84,33 @@ pub struct NextHop {
     pub gateway: Option<IpAddr>,
 }
 
-/// A neighbour that can be sent to: the frame header in front of every packet for it.
+/// A neighbour that can be sent to: the port to send from, and the frame header in front of every packet for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Adjacency {
+    addresses: [u8; 12],
+    port: PortId,
+}
+
+impl Adjacency {
+    /// The neighbour with the address `destination` on the link of `port`, whose own address is `source`.
+    pub fn new(port: PortId, source: MacAddr, destination: MacAddr) -> Self {
+        let mut addresses = [0; 12];
+        addresses[..6].copy_from_slice(&destination.0);
+        addresses[6..].copy_from_slice(&source.0);
+        Self { addresses, port }
+    }
+
     /// The port to send from.
-    pub port: PortId,
-    /// The port's own address.
-    pub source: MacAddr,
-    /// The neighbour's address.
-    pub destination: MacAddr,
+    #[inline]
+    pub fn port(&self) -> PortId {
+        self.port
+    }
+
+    /// Destination and source, as a frame begins.
+    #[inline]
+    pub fn addresses(&self) -> &[u8; 12] {
+        &self.addresses
+    }
 }
 
 /// A neighbour's place in [`Network`]. It names the same (port, address) in every later network of the same
@@ -167,7 +192,7 @@ impl Network {
 
     /// Makes `address` on `port` known, or gives it a new MAC address. Its id stays what it was.
     pub fn set_neighbour(&mut self, address: IpAddr, adjacency: Adjacency) {
-        let key = (adjacency.port, address);
+        let key = (adjacency.port(), address);
         if let Some(id) = self.neighbours.get(&key) {
             self.adjacencies[id.0 as usize] = Some(adjacency);
         } else {

@@ -6,9 +6,9 @@ use crate::counters::{Drop, Verdict};
 use crate::network::MacAddr;
 use crate::packet::ethernet::{self, Ethernet, ethertype};
 use crate::packet::ipv4::{Ipv4, Malformed};
-use crate::packet::protocol;
 use crate::packet::tcp::{Flags, Tcp};
 use crate::packet::udp::Udp;
+use crate::packet::{checksum, protocol, read_u16, read_u32, tcp, udp};
 use crate::wire::Frame;
 
 /// Who talks to whom, as the packet says it: the key of the connection table. 16 bytes, compared as two numbers.
@@ -95,6 +95,50 @@ const fn dropped(reason: Drop) -> Parsed {
 /// Parses a frame that a port with the address `mac` received.
 #[inline]
 pub fn parse<F: Frame>(frame: &F, mac: MacAddr) -> Parsed {
+    match plain(frame, mac) {
+        Some(packet) => Parsed::Packet(packet),
+        None => any(frame, mac),
+    }
+}
+
+/// The packet that wires are full of: IPv4 without options, not a fragment, nothing wrong with it, and at least as long as
+/// Ethernet's, IPv4's and TCP's headers. `None` says only that it is not of this kind. All is at a fixed place, and one
+/// look at the length is enough.
+#[inline]
+fn plain<F: Frame>(frame: &F, mac: MacAddr) -> Option<Packet> {
+    const IP: usize = ethernet::HEADER;
+    const TRANSPORT: usize = IP + 20;
+
+    let head = frame.data().first_chunk::<{ TRANSPORT + tcp::MIN_HEADER }>()?;
+    let protocol = head[IP + 9];
+    let (transport, flags) = match protocol {
+        protocol::TCP => (tcp::MIN_HEADER, head[TRANSPORT + 13]),
+        protocol::UDP => (udp::HEADER, 0),
+        _ => return None,
+    };
+    let length = read_u16(head, IP + 2);
+    let end = usize::from(length);
+    let [a, b, c, d, e, f, ..] = *head;
+    let plain = MacAddr([a, b, c, d, e, f]).word() == mac.word()
+        && read_u32(head, 12) >> 8 == u32::from(ethertype::IPV4) << 8 | 0x45
+        && read_u16(head, IP + 6) & 0x3fff == 0
+        && end >= 20 + transport
+        && IP + end <= frame.len()
+        && head[IP..].first_chunk().is_some_and(checksum::is_right);
+    plain.then(|| Packet {
+        flow: Flow {
+            addresses: u64::from(read_u32(head, IP + 12)) << 32 | u64::from(read_u32(head, IP + 16)),
+            ports: u64::from(read_u32(head, TRANSPORT)) << 32 | u64::from(protocol) << 24,
+        },
+        length,
+        ip_header: 20,
+        flags: Flags(flags),
+    })
+}
+
+/// Any frame, whatever is in it.
+#[cold]
+fn any<F: Frame>(frame: &F, mac: MacAddr) -> Parsed {
     let Some(ethernet) = Ethernet::new(frame.data()) else { return dropped(Drop::Truncated) };
     if ethernet.ethertype() != ethertype::IPV4 || ethernet.destination() != mac {
         return TO_KERNEL;

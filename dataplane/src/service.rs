@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::conn::Method;
 use crate::parse::Flow;
-use crate::schedule::Scheduler;
+use crate::schedule::{Flags, Scheduler, Slots};
 
 /// A real server of one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Destination {
     pub port: u16,
     /// Its weight; 0 takes no new connections.
     pub weight: u32,
+    /// The weight it had last that was not 0; 0 where it was added with weight 0 and has had no other since.
+    pub last_weight: u32,
     /// How packets reach it.
     pub method: Method,
 }
@@ -30,6 +32,8 @@ pub struct Destination {
 pub struct Service {
     destinations: Vec<Destination>,
     scheduler: Arc<dyn Scheduler>,
+    flags: Flags,
+    slots: Slots,
 }
 
 impl Service {
@@ -37,7 +41,14 @@ impl Service {
     /// one added first; so do we.
     pub fn new(mut destinations: Vec<Destination>, scheduler: Arc<dyn Scheduler>) -> Self {
         destinations.sort_by_key(|d| std::cmp::Reverse(d.sequence));
-        Self { destinations, scheduler }
+        let slots = scheduler.slots(&destinations);
+        Self { destinations, scheduler, flags: Flags::default(), slots }
+    }
+
+    /// The same service with these scheduler flags.
+    #[must_use]
+    pub fn with_flags(self, flags: Flags) -> Self {
+        Self { flags, ..self }
     }
 
     /// The destinations, the one added last first.
@@ -50,6 +61,35 @@ impl Service {
     #[inline]
     pub fn scheduler(&self) -> &dyn Scheduler {
         &*self.scheduler
+    }
+
+    /// The scheduler's flags (`-b`).
+    #[inline]
+    pub fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// The destination in the slot that `hash` falls into, if its scheduler has laid out slots and there is anybody to
+    /// put into them.
+    #[inline]
+    pub(crate) fn in_slot(&self, hash: u32) -> Option<&Destination> {
+        self.destinations.get(self.slots.hashed(hash)? as usize)
+    }
+
+    /// The number that its scheduler has given to a destination of this service, where it has numbered them.
+    pub(crate) fn number(&self, destination: &Destination) -> Option<u32> {
+        self.slots.at(self.destinations.partition_point(|d| d.sequence > destination.sequence))
+    }
+
+    /// The destination to which its scheduler has given this number.
+    pub(crate) fn numbered(&self, number: u32) -> Option<&Destination> {
+        self.destinations.get(self.slots.position(number)?)
+    }
+
+    /// How many slots its scheduler has laid out.
+    #[inline]
+    pub(crate) fn slot_count(&self) -> u32 {
+        self.slots.count()
     }
 
     /// The place of the first destination that comes after the one numbered `sequence`; 0 stands for the place before

@@ -8,10 +8,10 @@ use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 
 use crate::conn::state::Seen;
-use crate::conn::table::{Found, Hash};
+use crate::conn::table::{Candidate, Found, Hash};
 use crate::conn::{ConnectionTable, Connections, Direction, NewConnection, OpenError, State, state};
 use crate::counters::{Drop, Verdict, WorkerCounters};
-use crate::destination::Destinations;
+use crate::destination::{Destinations, Tallies};
 use crate::egress::{Egress, Ports};
 use crate::forward::forward;
 use crate::network::{MacAddr, PortId};
@@ -19,6 +19,7 @@ use crate::packet::ipv4::is_martian_source;
 use crate::packet::protocol;
 use crate::packet::tcp::Flags;
 use crate::parse::{Packet, Parsed, parse};
+use crate::schedule::Arrival;
 use crate::snapshot::{Resolve, Snapshot, Subscriber};
 use crate::time::Tick;
 use crate::wire::{BURST, Burst, Frame, Wire};
@@ -43,6 +44,14 @@ pub struct Kernel<F> {
     pub from: Option<Arc<ArrayQueue<F>>>,
 }
 
+/// A packet between the stages of [`Worker::balance`].
+struct Arrived<F> {
+    frame: F,
+    packet: Packet,
+    hash: Hash,
+    candidate: Candidate,
+}
+
 /// What all workers share, and control with them.
 #[derive(Clone)]
 pub struct Shared {
@@ -56,13 +65,14 @@ pub struct Shared {
 
 /// One worker.
 pub struct Worker<W: Wire> {
-    number: usize,
     macs: Vec<MacAddr>,
     wires: Vec<W>,
     kernels: Vec<Option<Kernel<W::Frame>>>,
     egress: Egress<W::Frame>,
+    table: Arc<ConnectionTable>,
     connections: Connections,
     destinations: Arc<Destinations>,
+    tallies: Arc<Tallies>,
     snapshot: Subscriber<Snapshot>,
     counters: Arc<WorkerCounters>,
 }
@@ -85,9 +95,11 @@ impl<W: Wire> Worker<W> {
             wires.push(port.wire);
             kernels.push(port.kernel);
         }
-        let connections = Connections::new(shared.table.clone(), number, now);
+        let table = shared.table.clone();
+        let connections = Connections::new(table.clone(), number, now);
         let destinations = shared.destinations.clone();
-        Self { number, macs, wires, kernels, egress, connections, destinations, snapshot, counters }
+        let tallies = destinations.tallies(number);
+        Self { macs, wires, kernels, egress, table, connections, destinations, tallies, snapshot, counters }
     }
 
     /// One round: a burst from every port, a share of what has expired, and what Linux sends. Gives the number of frames
@@ -104,7 +116,7 @@ impl<W: Wire> Worker<W> {
             self.wires[port].receive(&mut burst);
             if !burst.is_empty() {
                 received += burst.len();
-                self.balance(PortId(port as u16), burst, now);
+                self.balance(PortId(port as u16), &mut burst, now);
             }
             self.send_from_kernel(port);
         }
@@ -116,56 +128,54 @@ impl<W: Wire> Worker<W> {
         received
     }
 
-    /// The whole way of a burst: parse, look up, admit what is new, forward. The stages go over the burst together, so
-    /// that its cache misses are in flight together.
-    fn balance(&mut self, port: PortId, burst: Burst<W::Frame>, now: Tick) {
+    /// The whole way of a burst: parse, look up, admit what is new, forward. Each stage goes over the whole burst, so that
+    /// the cache misses of its packets are in flight together.
+    fn balance(&mut self, port: PortId, burst: &mut Burst<W::Frame>, now: Tick) {
         self.counters.received(burst.len());
         let mac = self.macs[usize::from(port.0)];
-        let table = self.connections.table();
+        let mut arrivals: ArrayVec<Arrived<W::Frame>, BURST> = ArrayVec::new();
 
         burst.iter().for_each(Frame::prefetch);
-        let parsed: ArrayVec<(Parsed, Hash), BURST> = burst
-            .iter()
-            .map(|frame| match parse(frame, mac) {
+        for frame in burst.drain(..) {
+            match parse(&frame, mac) {
                 Parsed::Packet(packet) => {
-                    let hash = table.hash(packet.flow);
-                    table.prefetch_bucket(hash);
-                    (Parsed::Packet(packet), hash)
+                    let hash = self.table.hash(packet.flow);
+                    self.table.prefetch_bucket(hash);
+                    arrivals.push(Arrived { frame, packet, hash, candidate: Candidate::NONE });
                 }
-                other => (other, Hash::default()),
-            })
-            .collect();
-        for (parsed, hash) in &parsed {
-            if let Parsed::Packet(_) = parsed {
-                table.prefetch_entry(*hash);
+                Parsed::Fragment { destination } => self.finish(self.fragment(destination), port, frame),
+                Parsed::Other(verdict) => self.finish(verdict, port, frame),
             }
         }
-        for (frame, (parsed, hash)) in burst.into_iter().zip(parsed) {
-            let verdict = match parsed {
-                Parsed::Packet(packet) => match self.connection(&packet, hash, now) {
-                    Ok(found) => {
-                        self.forward(frame, &packet, found, now);
-                        continue;
-                    }
-                    Err(verdict) => verdict,
-                },
-                Parsed::Fragment { destination } => self.fragment(destination),
-                Parsed::Other(verdict) => verdict,
-            };
-            match verdict {
-                Verdict::ToKernel => self.send_to_kernel(port, frame),
-                Verdict::Drop(reason) => self.counters.dropped(reason),
+        for arrived in &mut arrivals {
+            arrived.candidate = self.table.candidate(arrived.hash);
+        }
+        for arrived in arrivals.drain(..) {
+            match self.connection(&arrived, now) {
+                Ok(found) => self.forward(arrived.frame, &arrived.packet, found, now),
+                Err(verdict) => self.finish(verdict, port, arrived.frame),
             }
         }
     }
 
     /// The connection the packet belongs to: one there is, or a new one where it may open one.
     #[inline]
-    fn connection(&mut self, packet: &Packet, hash: Hash, now: Tick) -> Result<Found, Verdict> {
-        if let Some(found) = self.connections.find(hash, packet.flow) {
+    fn connection(&mut self, arrived: &Arrived<W::Frame>, now: Tick) -> Result<Found, Verdict> {
+        let Arrived { packet, candidate, .. } = arrived;
+        // A SYN may be that of a new connection, also where there is an old one.
+        match self.table.confirm(*candidate, packet.flow) {
+            Some(found) if !packet.flags.any(Flags::SYN) => Ok(found),
+            _ => self.search(packet, arrived.frame.data(), now),
+        }
+    }
+
+    /// The same for a packet whose bucket did not lead to its connection at once.
+    #[inline(never)]
+    fn search(&mut self, packet: &Packet, frame: &[u8], now: Tick) -> Result<Found, Verdict> {
+        if let Some(found) = self.table.find(self.table.hash(packet.flow), packet.flow) {
             let over = packet.flags.any(Flags::SYN)
                 && found.direction == Direction::ToServer
-                && self.connections.entry(found.index).life().state().ends_at_syn();
+                && self.table.entry(found.index).life().state().ends_at_syn();
             if !over {
                 return Ok(found);
             }
@@ -174,12 +184,12 @@ impl<W: Wire> Worker<W> {
                 self.destinations.ended(ended.destination, ended.state);
             }
         }
-        self.admit(packet, now)
+        self.admit(packet, frame, now)
     }
 
     /// Classify, schedule, insert: what the first packet of a connection goes through.
-    fn admit(&mut self, packet: &Packet, now: Tick) -> Result<Found, Verdict> {
-        let Snapshot { services, timeouts, .. } = self.snapshot.current();
+    fn admit(&mut self, packet: &Packet, frame: &[u8], now: Tick) -> Result<Found, Verdict> {
+        let Snapshot { services, timeouts, scheduling, .. } = self.snapshot.current();
         let flow = packet.flow;
         // Linux answers what belongs to no connection; a SYN alone opens one.
         let opens = flow.protocol() == protocol::UDP
@@ -188,9 +198,10 @@ impl<W: Wire> Worker<W> {
         if is_martian_source(flow.source().0) {
             return Err(Verdict::Drop(Drop::MartianSource));
         }
+        let arrival = Arrival::new(packet, frame, now, *scheduling);
         let destination = service
             .scheduler()
-            .schedule(service, &self.destinations, flow)
+            .schedule(service, &self.destinations, arrival)
             .ok_or(Verdict::Drop(Drop::NoDestination))?;
         let new = NewConnection {
             flow,
@@ -206,7 +217,7 @@ impl<W: Wire> Worker<W> {
         self.destinations.opening(new.destination, new.state);
         let refused = match self.connections.open(&new, timeouts, now) {
             Ok(index) => {
-                self.destinations.opened(self.number, new.destination);
+                self.tallies.of(new.destination).opened();
                 return Ok(Found { index, direction: Direction::ToServer });
             }
             Err(refused) => refused,
@@ -224,31 +235,40 @@ impl<W: Wire> Worker<W> {
     fn forward(&mut self, mut frame: W::Frame, packet: &Packet, found: Found, now: Tick) {
         let Snapshot { network, timeouts, .. } = self.snapshot.current();
         let Found { index, direction } = found;
-        let entry = self.connections.entry(index);
+        let entry = self.table.entry(index);
         let destination = entry.destination();
+        let tally = self.tallies.of(destination);
         let seen = match direction {
             Direction::ToServer => {
-                if self.destinations.is_gone(self.number, destination) {
+                if tally.is_gone() {
                     self.counters.dropped(Drop::DestinationGone);
                     return;
                 }
-                self.destinations.count_in(self.number, destination, packet.length);
+                tally.count_in(packet.length);
                 Seen::from_client(entry.method(), entry.life().has_replied())
             }
             Direction::ToClient => {
-                self.destinations.count_out(self.number, destination, packet.length);
+                tally.count_out(packet.length);
                 Seen::Out
             }
         };
         if let Some((from, to)) = self.connections.step(index, seen, packet.flags, timeouts, now) {
             self.destinations.moved(destination, from, to);
         }
-        let entry = self.connections.entry(index);
         let mut ports = Ports { wires: &mut self.wires, counters: &self.counters };
         let sent = forward(&mut frame, packet, entry, direction)
             .and_then(|to| self.egress.send(frame, to, (entry, direction), network, &mut ports, now));
         if let Err(reason) = sent {
             self.counters.dropped(reason);
+        }
+    }
+
+    /// What becomes of a frame that is not forwarded.
+    #[inline(never)]
+    fn finish(&mut self, verdict: Verdict, port: PortId, frame: W::Frame) {
+        match verdict {
+            Verdict::ToKernel => self.send_to_kernel(port, frame),
+            Verdict::Drop(reason) => self.counters.dropped(reason),
         }
     }
 

@@ -18,10 +18,8 @@ impl Fixed {
     /// What `config` says of ports without a kernel interface. `mac` tells each port's own address.
     pub fn new(config: &Config, mac: impl Fn(PortId) -> MacAddr) -> Self {
         let routes = config.routes.iter().map(|r| (r.to, NextHop { port: r.port, gateway: r.via }));
-        let neighbours = config
-            .neighbours
-            .iter()
-            .map(|n| (n.address, Adjacency { port: n.port, source: mac(n.port), destination: n.mac }));
+        let neighbours =
+            config.neighbours.iter().map(|n| (n.address, Adjacency::new(n.port, mac(n.port), n.mac)));
         Self { routes: routes.collect(), neighbours: neighbours.collect() }
     }
 
@@ -67,6 +65,6 @@ mod tests {
         let network = Fixed::new(&config, |_| source).network();
         let id = network.resolve([203, 0, 113, 1].into()).unwrap();
         let destination = MacAddr([2, 0, 0, 0, 0, 1]);
-        assert_eq!(network.adjacency(id), Some(&Adjacency { port: PortId(0), source, destination }));
+        assert_eq!(network.adjacency(id), Some(&Adjacency::new(PortId(0), source, destination)));
     }
 }

@@ -171,7 +171,7 @@ impl State {
         let (port, address) = key;
         match (neighbour.mac, self.interfaces.iter().find(|i| i.port == port)) {
             (Some(destination), Some(interface)) => {
-                self.network.set_neighbour(address, Adjacency { port, source: interface.mac, destination });
+                self.network.set_neighbour(address, Adjacency::new(port, interface.mac, destination));
             }
             _ => self.network.clear_neighbour(port, address),
         }

@@ -16,7 +16,7 @@ use dataplane::worker::{Port, Worker};
 
 use super::*;
 use crate::engine::Director;
-use crate::model::{Change, ServiceSpec};
+use crate::model::{Change, SchedulerFlags, ServiceSpec};
 use crate::protocol::{Reply, Request};
 
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -158,7 +158,7 @@ fn network(server_mac: MacAddr) -> Network {
     let mut network = Network::default();
     let hop = Some(NextHop { port: PortId(0), gateway: Some([192, 0, 2, 1].into()) });
     network.set_routes([("0.0.0.0/0".parse().unwrap(), hop)]);
-    let adjacency = Adjacency { port: PortId(0), source: MAC, destination: server_mac };
+    let adjacency = Adjacency::new(PortId(0), MAC, server_mac);
     network.set_neighbour([192, 0, 2, 1].into(), adjacency);
     network
 }
@@ -220,6 +220,79 @@ fn turns_are_kept_by_edits_and_forgotten_with_the_service() {
         scene.change(change).unwrap();
     }
     assert_eq!(scene.connect_many(1), [102]);
+}
+
+#[test]
+fn an_edit_that_changes_nothing_starts_a_new_round() {
+    let mut scene = Scene::new();
+    let service = scene.service("wrr");
+    for change in [service, add(101, 1), add(102, 1), add(103, 1)] {
+        scene.change(change).unwrap();
+    }
+    assert_eq!(scene.connect_many(2), [103, 102]);
+    scene.change(edit(102, 1)).unwrap();
+    assert_eq!(scene.connect_many(2), [103, 102]);
+}
+
+#[test]
+fn a_server_gets_no_more_than_its_upper_threshold_allows() {
+    let mut scene = Scene::new();
+    let service = scene.service("rr");
+    let limited = |upper_threshold, lower_threshold| DestinationSpec {
+        upper_threshold,
+        lower_threshold,
+        ..server(102, 1)
+    };
+    let edit = |upper, lower| Change::EditDestination { service: key(), destination: limited(upper, lower) };
+    let add_limited = Change::AddDestination { service: key(), destination: limited(2, 1) };
+    for change in [service, add(101, 1), add_limited] {
+        scene.change(change).unwrap();
+    }
+    assert_eq!(scene.connect_many(6), [102, 101, 102, 101, 101, 101]);
+    scene.change(edit(3, 1)).unwrap();
+    assert_eq!(scene.connect_many(4), [102, 101, 101, 101], "a higher limit counts at once");
+    scene.change(edit(2, 0)).unwrap();
+    assert_eq!(scene.connect_many(2), [101, 101], "a lower one lifts nothing");
+    scene.change(edit(0, 0)).unwrap();
+    assert_eq!(scene.connect_many(2), [102, 101], "no limit");
+    scene.change(edit(2, 0)).unwrap();
+    assert_eq!(scene.connect_many(3), [102, 101, 101], "a new one counts from the next connection on");
+    assert_eq!(scene.shared.destinations.load(1).active(), 5);
+}
+
+#[test]
+fn scheduler_flags_can_be_edited() {
+    let mut scene = Scene::new();
+    let with = |flags| ServiceSpec { scheduler: "sh".into(), flags, ..ServiceSpec::new(key()) };
+    scene.change(Change::AddService(with(SchedulerFlags::default()))).unwrap();
+    for change in [add(101, 1), add(102, 1)] {
+        scene.change(change).unwrap();
+    }
+    let one = scene.connect_many(8);
+    assert!(one.iter().all(|server| *server == one[0]), "one client, one server: {one:?}");
+    scene.change(Change::EditService(with(SchedulerFlags::SECOND))).unwrap();
+    let both = scene.connect_many(30);
+    assert!(both.contains(&101) && both.contains(&102), "its ports count now: {both:?}");
+    scene.change(edit(one[0], 0)).unwrap();
+    scene.change(Change::EditService(with(SchedulerFlags::default()))).unwrap();
+    assert_eq!(scene.connect(), None);
+    scene.change(Change::EditService(with(SchedulerFlags::FIRST))).unwrap();
+    assert_eq!(scene.connect(), Some(if one[0] == 101 { 102 } else { 101 }));
+}
+
+#[test]
+fn a_quiesced_server_finds_its_clients_again() {
+    let mut scene = Scene::new();
+    let service = scene.service("mh");
+    for change in [service, add(101, 1), add(102, 1), add(103, 0)] {
+        scene.change(change).unwrap();
+    }
+    let before = scene.connect().unwrap();
+    assert_ne!(before, 103, "added with weight 0 it has no slots");
+    scene.change(edit(before, 0)).unwrap();
+    assert_eq!(scene.connect(), None, "its slots stay its own");
+    scene.change(edit(before, 1)).unwrap();
+    assert_eq!(scene.connect(), Some(before));
 }
 
 #[test]

@@ -12,6 +12,7 @@
 mod connections;
 pub mod entry;
 pub mod pool;
+mod scan;
 pub mod state;
 pub mod table;
 mod view;

@@ -136,25 +136,52 @@ const TRANSITIONS: [[[State; 11]; 4]; 3] = [
     ],
 ];
 
-/// The state after a packet with these control bits. The first of RST, SYN, FIN, ACK that is set decides; a segment
-/// with none of them changes nothing. UDP stays UDP.
+/// Control bits that [`NEXT`] looks at, and states it has room for, so that neither can be out of its bounds.
+const FLAGS: usize = 32;
+const STATES: usize = 16;
+
+/// [`TRANSITIONS`] as one load for a packet: `NEXT[seen][control bits][state]`.
+const NEXT: [[[State; STATES]; FLAGS]; 3] = {
+    let mut next = [[[State::None; STATES]; FLAGS]; 3];
+    let mut seen = 0;
+    while seen < next.len() {
+        let mut flags = 0;
+        while flags < FLAGS {
+            let mut state = 0;
+            while state < State::ALL.len() {
+                next[seen][flags][state] = match row(Flags(flags as u8)) {
+                    Some(row) if state < TRANSITIONS[seen][row].len() => TRANSITIONS[seen][row][state],
+                    _ => State::ALL[state],
+                };
+                state += 1;
+            }
+            flags += 1;
+        }
+        seen += 1;
+    }
+    next
+};
+
+/// The row of [`TRANSITIONS`] for these control bits: the first of RST, SYN, FIN, ACK that is set decides. A segment with none
+/// of them changes nothing, nor does anything change UDP.
+const fn row(flags: Flags) -> Option<usize> {
+    if flags.any(Flags::RST) {
+        Some(3)
+    } else if flags.any(Flags::SYN) {
+        Some(0)
+    } else if flags.any(Flags::FIN) {
+        Some(1)
+    } else if flags.any(Flags::ACK) {
+        Some(2)
+    } else {
+        Option::None
+    }
+}
+
+/// The state after a packet with these control bits.
 #[inline]
 pub fn next(state: State, seen: Seen, flags: Flags) -> State {
-    let row = if flags.any(Flags::RST) {
-        3
-    } else if flags.any(Flags::SYN) {
-        0
-    } else if flags.any(Flags::FIN) {
-        1
-    } else if flags.any(Flags::ACK) {
-        2
-    } else {
-        return state;
-    };
-    match TRANSITIONS[seen as usize][row].get(usize::from(state.code())) {
-        Some(&next) => next,
-        Option::None => state,
-    }
+    NEXT[seen as usize][usize::from(flags.0) % FLAGS][usize::from(state.code()) % STATES]
 }
 
 /// How long a connection may be idle in each state.

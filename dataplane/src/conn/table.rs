@@ -18,7 +18,8 @@ use zerocopy::FromZeros;
 
 use super::entry::{Direction, Entry, Index};
 use super::pool::Shared;
-use crate::memory::Region;
+use super::scan;
+use crate::memory::{Region, prefetch};
 use crate::parse::Flow;
 use crate::quiescence::Quiescence;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
@@ -107,15 +108,10 @@ struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
-    /// The live slots with the tag of `hash`, a bit each. All slots are compared without a branch: which of them matches
-    /// cannot be predicted.
+    /// The live slots with the tag of `hash`, a bit each.
     #[inline]
     fn candidates(&self, hash: Hash) -> u32 {
-        let wanted = hash.0 & Slot::TAG | Slot::LIVE;
-        self.slots.iter().enumerate().fold(0, |candidates, (n, slot)| {
-            let differs = (slot.load(Ordering::Relaxed) ^ wanted) & (Slot::TAG | Slot::PHASE);
-            candidates | u32::from(differs == 0) << n
-        })
+        scan::matches(&self.slots, hash.0 & Slot::TAG | Slot::LIVE, Slot::TAG | Slot::PHASE)
     }
 
     /// The slot of the lowest of `candidates`, of which there is one at least.
@@ -131,6 +127,15 @@ impl Bucket {
 /// A flow's hash: the top bits tell slots of a bucket apart, the low bits choose the bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hash(u64);
+
+/// What a flow's bucket says before any entry has been looked at: the slot whose entry is most likely the flow's.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate(Slot);
+
+impl Candidate {
+    /// Nothing known.
+    pub const NONE: Candidate = Candidate(Slot::EMPTY);
+}
 
 /// A connection that a packet belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,7 +226,11 @@ impl ConnectionTable {
 
     #[inline]
     fn bucket(&self, hash: Hash, distance: u32) -> &Bucket {
-        &self.buckets[(hash.0 as u32).wrapping_add(distance) as usize & (self.buckets.len() - 1)]
+        let place = (hash.0 as u32).wrapping_add(distance) as usize & (self.buckets.len() - 1);
+        debug_assert!(place < self.buckets.len());
+        // SAFETY: there is at least one bucket (see `new`), so that what a mask of one less leaves of a number is below
+        // their number.
+        unsafe { self.buckets.get_unchecked(place) }
     }
 
     /// Asks the processor to load the flow's bucket.
@@ -230,20 +239,33 @@ impl ConnectionTable {
         prefetch(self.bucket(hash, 0));
     }
 
-    /// Asks the processor to load the entry that the flow's own bucket most likely leads to. The bucket should have
-    /// been prefetched.
+    /// What the flow's own bucket, which should have been prefetched, says; asks the processor to load the entry that it
+    /// leads to. Of use until the worker passes its next quiescent state.
     #[inline]
-    pub fn prefetch_entry(&self, hash: Hash) {
+    pub fn candidate(&self, hash: Hash) -> Candidate {
         let bucket = self.bucket(hash, 0);
         let candidates = bucket.candidates(hash);
-        if candidates != 0 {
-            prefetch(self.entry(bucket.slot(candidates).index()));
+        if candidates == 0 {
+            return Candidate::NONE;
         }
+        let slot = bucket.slot(candidates);
+        prefetch(self.entries.as_ptr().wrapping_add(slot.index().0 as usize));
+        Candidate(slot)
+    }
+
+    /// The candidate, where it is what a packet of `flow` belongs to, which is so nearly always. `None` says only that it
+    /// has to be [looked for](ConnectionTable::find).
+    #[inline]
+    pub fn confirm(&self, candidate: Candidate, flow: Flow) -> Option<Found> {
+        let slot = candidate.0;
+        // An empty slot is not live. What was live when it became the candidate leads to an entry that nobody uses anew
+        // before our next quiescent state.
+        (slot.is_live() && self.is_flow(slot, flow))
+            .then(|| Found { index: slot.index(), direction: slot.direction() })
     }
 
     /// The live connection that a packet of `flow` belongs to. The caller may use the entry until its worker passes
     /// its next quiescent state.
-    #[inline]
     pub fn find(&self, hash: Hash, flow: Flow) -> Option<Found> {
         let home = self.bucket(hash, 0);
         self.find_in(home, hash, flow).or_else(|| {
@@ -421,18 +443,4 @@ fn seeds() -> [u64; 2] {
 #[inline]
 fn swap(place: &AtomicU64, old: Slot, new: Slot) -> bool {
     place.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-}
-
-/// Asks the processor to load a cache line for reading.
-#[inline]
-fn prefetch<T>(line: &T) {
-    #[cfg(all(target_arch = "x86_64", not(loom)))]
-    // SAFETY: a prefetch reads nothing that the program can see and faults at no address; `line` is a reference.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-            std::ptr::from_ref(line).cast(),
-        );
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
-    let _ = line;
 }

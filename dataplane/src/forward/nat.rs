@@ -21,10 +21,7 @@ pub(super) fn to_client(ip: &mut [u8], packet: &Packet, client: Flow) -> Result<
 
 #[inline]
 fn rewrite(ip: &mut [u8], packet: &Packet, side: Side, (address, port): (u32, u16)) -> Result<(), Drop> {
-    if !ipv4::decrement_ttl(ip) {
-        return Err(Drop::TtlExpired);
-    }
-    let change = ipv4::set_address(ip, side, address);
+    let change = ipv4::readdress(ip, side, address).ok_or(Drop::TtlExpired)?;
     let transport = ip.get_mut(usize::from(packet.ip_header)..).ok_or(Drop::Truncated)?;
     if packet.flow.protocol() == protocol::TCP {
         tcp::set_port(transport, side, port, change);

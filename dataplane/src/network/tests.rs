@@ -1,11 +1,7 @@
 use super::*;
 
 fn adjacency(last: u8) -> Adjacency {
-    Adjacency {
-        port: PortId(0),
-        source: MacAddr([2, 0, 0, 0, 0, 1]),
-        destination: MacAddr([2, 0, 0, 0, 1, last]),
-    }
+    Adjacency::new(PortId(0), MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 1, last]))
 }
 
 fn net(text: &str) -> IpNet {

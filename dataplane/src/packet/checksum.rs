@@ -25,31 +25,57 @@ pub fn fold(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
+/// Folds a sum of 32-bit words: their halves carry into each other as 16-bit words do.
+#[inline]
+fn fold_words(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// True where [`verify`] gives 0, for a header that is not all zeros. In words of 32 bits and in whatever byte order: what
+/// folds to all ones is a multiple of 0xffff, and stays one when its bytes are swapped.
+#[inline]
+pub fn is_right(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>() % 0xffff == 0
+}
+
 /// How an address and a port change, as what is to be added to the sums over them: Σ(~m + m') of RFC 1624,
 /// equation 3. Made once per packet, applied to each checksum that covers them.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Difference(u32);
+pub struct Difference(u64);
 
 impl Difference {
     /// Adds the replacement of the 32-bit `old` by `new`.
     #[inline]
     #[must_use]
     pub fn replace_u32(self, old: u32, new: u32) -> Self {
-        let (o, n) = (!old, new);
-        Self(self.0 + (o >> 16) + (o & 0xffff) + (n >> 16) + (n & 0xffff))
+        Self(self.0 + u64::from(!old) + u64::from(new))
     }
 
     /// Adds the replacement of the 16-bit `old` by `new`.
     #[inline]
     #[must_use]
     pub fn replace_u16(self, old: u16, new: u16) -> Self {
-        Self(self.0 + u32::from(!old) + u32::from(new))
+        Self(self.0 + u64::from(!old) + u64::from(new))
+    }
+
+    /// One taken off the high byte of a word, as the time to live is: ~m + (m - 0x0100) is the same for every m.
+    pub const DECREMENT_HIGH_BYTE: Self = Self(0xfeff);
+
+    /// Adds another difference.
+    #[inline]
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 
     /// The checksum field that was `check` before the change: HC' = ~(~HC + Σ(~m + m')).
     #[inline]
     pub fn apply(self, check: u16) -> u16 {
-        !fold(u32::from(!check) + self.0)
+        !fold_words(u64::from(!check) + self.0)
     }
 }
 

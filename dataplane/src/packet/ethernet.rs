@@ -42,11 +42,10 @@ impl<'a> Ethernet<'a> {
     }
 }
 
-/// Readdresses a frame; its type stays. Does nothing to a frame without a whole header.
+/// Readdresses a frame: destination, then source; its type stays. Does nothing to a frame without a whole header.
 #[inline]
-pub fn set_addresses(frame: &mut [u8], destination: MacAddr, source: MacAddr) {
+pub fn set_addresses(frame: &mut [u8], addresses: &[u8; 12]) {
     if let Some(header) = frame.first_chunk_mut::<12>() {
-        header[..6].copy_from_slice(&destination.0);
-        header[6..].copy_from_slice(&source.0);
+        *header = *addresses;
     }
 }

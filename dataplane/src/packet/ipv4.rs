@@ -93,13 +93,17 @@ impl<'a> Ipv4<'a> {
 #[inline]
 pub fn decrement_ttl(packet: &mut [u8]) -> bool {
     let Some(header) = packet.first_chunk_mut::<MIN_HEADER>() else { return false };
+    hop(header, Difference::DECREMENT_HIGH_BYTE)
+}
+
+/// The same, with the checksum corrected for `change`, which counts this one in.
+#[inline]
+fn hop(header: &mut [u8; MIN_HEADER], change: Difference) -> bool {
     if header[8] <= 1 {
         return false;
     }
-    let old = u16::from_be_bytes([header[8], header[9]]);
     header[8] -= 1;
-    let new = u16::from_be_bytes([header[8], header[9]]);
-    let check = Difference::default().replace_u16(old, new).apply(read_u16(header, 10));
+    let check = change.apply(read_u16(header, 10));
     header[10..12].copy_from_slice(&check.to_be_bytes());
     true
 }
@@ -113,17 +117,17 @@ pub enum Side {
     Destination,
 }
 
-/// Writes `address` and corrects the header's checksum. Returns what the change adds to a checksum that covers
-/// the pseudo-header. `packet` begins with a header that [`Ipv4::new`] has accepted.
+/// [`decrement_ttl`], and `address` written on one side. Gives what the new address adds to a checksum that covers the
+/// pseudo-header; `None`, and nothing done, where the packet must not go on.
 #[inline]
-pub fn set_address(packet: &mut [u8], side: Side, address: u32) -> Difference {
-    let Some(header) = packet.first_chunk_mut::<MIN_HEADER>() else { return Difference::default() };
+pub fn readdress(packet: &mut [u8], side: Side, address: u32) -> Option<Difference> {
+    let header = packet.first_chunk_mut::<MIN_HEADER>()?;
     let at = if side == Side::Source { 12 } else { 16 };
     let change = Difference::default().replace_u32(read_u32(header, at), address);
-    let check = change.apply(read_u16(header, 10));
-    header[at..at + 4].copy_from_slice(&address.to_be_bytes());
-    header[10..12].copy_from_slice(&check.to_be_bytes());
-    change
+    hop(header, change.and(Difference::DECREMENT_HIGH_BYTE)).then(|| {
+        header[at..at + 4].copy_from_slice(&address.to_be_bytes());
+        change
+    })
 }
 
 /// Addresses that no packet from the network can rightly have as its source (RFC 1122 §3.2.1.3): this network,
@@ -171,12 +175,12 @@ mod tests {
     fn rewriting_keeps_the_checksum_right() {
         let mut bytes = packet();
         assert!(Ipv4::new(&bytes, 24).is_ok_and(Ipv4::checksum_is_right));
-        set_address(&mut bytes, Side::Destination, 0xc000_0209);
-        set_address(&mut bytes, Side::Source, 0xffff_ffff);
+        assert!(readdress(&mut bytes, Side::Destination, 0xc000_0209).is_some());
+        assert!(readdress(&mut bytes, Side::Source, 0xffff_ffff).is_some());
         assert!(decrement_ttl(&mut bytes));
         let packet = Ipv4::new(&bytes, 24).unwrap();
         assert!(packet.checksum_is_right());
-        assert_eq!((packet.source(), packet.destination(), bytes[8]), (0xffff_ffff, 0xc000_0209, 63));
+        assert_eq!((packet.source(), packet.destination(), bytes[8]), (0xffff_ffff, 0xc000_0209, 61));
     }
 
     #[test]
@@ -186,6 +190,8 @@ mod tests {
             bytes[8] = ttl;
             let before = bytes;
             assert!(!decrement_ttl(&mut bytes));
+            assert_eq!(bytes, before);
+            assert!(readdress(&mut bytes, Side::Source, 0).is_none());
             assert_eq!(bytes, before);
         }
     }

@@ -23,7 +23,7 @@ impl Flags {
 
     /// True where any bit of `bits` is set.
     #[inline]
-    pub fn any(self, bits: u8) -> bool {
+    pub const fn any(self, bits: u8) -> bool {
         self.0 & bits != 0
     }
 }

@@ -2,9 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Scheduler, is_candidate};
+use super::{Arrival, Scheduler, is_candidate};
 use crate::destination::Destinations;
-use crate::parse::Flow;
 use crate::service::{Destination, Service};
 
 /// Whose turn it was last: the destination's sequence number; 0 at first. A deleted destination's number still tells
@@ -13,11 +12,16 @@ use crate::service::{Destination, Service};
 pub(super) struct RoundRobin(AtomicU32);
 
 impl Scheduler for RoundRobin {
-    fn schedule<'s>(&self, service: &'s Service, _: &Destinations, _: Flow) -> Option<&'s Destination> {
+    fn schedule<'s>(
+        &self,
+        service: &'s Service,
+        loads: &Destinations,
+        _: Arrival<'_>,
+    ) -> Option<&'s Destination> {
         let mut last = self.0.load(Ordering::Relaxed);
         loop {
             let (before, after) = service.destinations().split_at(service.place_after(last));
-            let next = after.iter().chain(before).find(|d| is_candidate(d))?;
+            let next = after.iter().chain(before).find(|d| is_candidate(d, loads))?;
             match self.0.compare_exchange_weak(last, next.sequence, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Some(next),
                 Err(now) => last = now,

@@ -5,9 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Scheduler, is_candidate};
+use super::{Arrival, Scheduler, gcd, is_candidate};
 use crate::destination::Destinations;
-use crate::parse::Flow;
 use crate::service::{Destination, Service};
 
 /// Whose turn it was last and the threshold, in one word.
@@ -32,7 +31,7 @@ impl Mark {
     }
 
     /// The next turn, and the mark after it.
-    fn advance(self, service: &Service) -> (Option<&Destination>, Mark) {
+    fn advance<'s>(self, service: &'s Service, loads: &Destinations) -> (Option<&'s Destination>, Mark) {
         let destinations = service.destinations();
         let (step, top) = step_and_top(destinations);
         if top == 0 {
@@ -45,7 +44,7 @@ impl Mark {
         let (mut lowest, mut restarted, mut stop) = (false, false, None);
         loop {
             while let Some(destination) = destinations.get(place) {
-                if is_candidate(destination) && i64::from(destination.weight) >= threshold {
+                if is_candidate(destination, loads) && i64::from(destination.weight) >= threshold {
                     let mark = Mark { last: destination.sequence, threshold: threshold as u32 };
                     return (Some(destination), mark);
                 }
@@ -82,15 +81,16 @@ fn step_and_top(destinations: &[Destination]) -> (u32, u32) {
     (step, highest.saturating_sub(step - 1))
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
 impl Scheduler for WeightedRoundRobin {
-    fn schedule<'s>(&self, service: &'s Service, _: &Destinations, _: Flow) -> Option<&'s Destination> {
+    fn schedule<'s>(
+        &self,
+        service: &'s Service,
+        loads: &Destinations,
+        _: Arrival<'_>,
+    ) -> Option<&'s Destination> {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
-            let (destination, mark) = Mark::from_word(word).advance(service);
+            let (destination, mark) = Mark::from_word(word).advance(service, loads);
             match self.0.compare_exchange_weak(word, mark.to_word(), Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return destination,
                 Err(now) => word = now,
@@ -99,8 +99,8 @@ impl Scheduler for WeightedRoundRobin {
     }
 
     /// The round begins again, and the threshold is kept where the new weights allow it.
-    fn changed(&self, service: &Service) {
-        let (step, top) = step_and_top(service.destinations());
+    fn changed(&self, destinations: &[Destination]) {
+        let (step, top) = step_and_top(destinations);
         let adjust = |word| {
             let threshold = match Mark::from_word(word).threshold {
                 0 => top,

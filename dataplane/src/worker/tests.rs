@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::conn::{Method, Timeouts};
+use crate::conn::Method;
 use crate::network::{Adjacency, Network, NextHop};
 use crate::packet::checksum;
 use crate::parse::Flow;
@@ -93,10 +93,10 @@ fn network() -> Network {
         ("198.51.100.0/24".parse().unwrap(), via(0, None)),
         ("192.0.2.0/24".parse().unwrap(), via(1, None)),
     ]);
-    let wan = Adjacency { port: PortId(0), source: WAN, destination: ROUTER };
+    let wan = Adjacency::new(PortId(0), WAN, ROUTER);
     network.set_neighbour("198.51.100.1".parse().unwrap(), wan);
     for (server, mac) in SERVERS.iter().zip(SERVER_MACS) {
-        network.set_neighbour(ip(server.0), Adjacency { port: PortId(1), source: LAN, destination: mac });
+        network.set_neighbour(ip(server.0), Adjacency::new(PortId(1), LAN, mac));
     }
     network
 }
@@ -106,7 +106,8 @@ fn services(method: Method, protocols: &[u8]) -> Services {
         let destination = |(n, server): (usize, &(u32, u16))| {
             let port = if method == Method::Nat { server.1 } else { VIP.1 };
             let id = first + n as u32;
-            Destination { id, sequence: n as u32 + 1, address: server.0, port, weight: 1, method }
+            let sequence = n as u32 + 1;
+            Destination { id, sequence, address: server.0, port, weight: 1, last_weight: 1, method }
         };
         SERVERS.iter().enumerate().map(destination).collect::<Vec<_>>()
     };
@@ -133,7 +134,7 @@ impl Lab {
         let snapshot = Snapshot {
             network: Arc::new(network()),
             services: Arc::new(services(method, &[protocol::TCP, protocol::UDP])),
-            timeouts: Timeouts::default(),
+            ..Snapshot::default()
         };
         let shared = Shared {
             table: Arc::new(ConnectionTable::new(64, 64, workers).unwrap()),
@@ -427,7 +428,7 @@ fn a_new_mac_and_a_new_route_are_taken_by_the_next_packet() {
     lab.receive_one(0, tcp(1, S)).unwrap();
     let mac = MacAddr([2, 0, 0, 0, 9, 9]);
     let mut moved = network();
-    moved.set_neighbour(ip(SERVERS[1].0), Adjacency { port: PortId(1), source: LAN, destination: mac });
+    moved.set_neighbour(ip(SERVERS[1].0), Adjacency::new(PortId(1), LAN, mac));
     lab.snapshot.network = Arc::new(moved.clone());
     lab.publish();
     assert_eq!(read(&lab.receive_one(0, tcp(1, A)).unwrap().1).0, mac);

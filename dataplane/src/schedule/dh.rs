@@ -1,0 +1,33 @@
+//! dh: hashing of the destination address (Linux, ip_vs_dh.c). For a service of many addresses: one by firewall mark.
+//!
+//! Destinations have a slot each in turn, whatever their weights. Where the one in the slot is no candidate, there is
+//! nobody.
+
+use std::net::Ipv4Addr;
+
+use super::hash::{fold, look_up, multiplicative};
+use super::{Arrival, Scheduler, Slots};
+use crate::destination::Destinations;
+use crate::service::{Destination, Service};
+
+/// The number of slots, as a power of two: CONFIG_IP_VS_DH_TAB_BITS, by default.
+const SLOT_BITS: u32 = 8;
+
+#[derive(Debug)]
+pub(super) struct DestinationHashing;
+
+impl Scheduler for DestinationHashing {
+    fn schedule<'s>(
+        &self,
+        service: &'s Service,
+        loads: &Destinations,
+        arrival: Arrival<'_>,
+    ) -> Option<&'s Destination> {
+        let address = fold(Ipv4Addr::from(arrival.flow.destination().0).into());
+        look_up(service, loads, false, |_| multiplicative(address, SLOT_BITS))
+    }
+
+    fn slots(&self, destinations: &[Destination]) -> Slots {
+        (0..destinations.len() as u32).cycle().take(1 << SLOT_BITS).collect()
+    }
+}

@@ -1,0 +1,38 @@
+//! sh: hashing of the source address (Linux, ip_vs_sh.c).
+//!
+//! Destinations have as many slots in a row as their weight says, and one where it is 0, in turn until no slot is left.
+//! Where the one in the slot is no candidate, there is nobody, or with `sh-fallback` (flag 1) the next that is one.
+//! `sh-port` (flag 2) hashes the source port, too.
+
+use std::net::Ipv4Addr;
+
+use super::hash::{fold, look_up, multiplicative};
+use super::{Arrival, Flags, Scheduler, Slots};
+use crate::destination::Destinations;
+use crate::service::{Destination, Service};
+
+/// The number of slots, as a power of two: CONFIG_IP_VS_SH_TAB_BITS, by default.
+const SLOT_BITS: u32 = 8;
+
+#[derive(Debug)]
+pub(super) struct SourceHashing;
+
+impl Scheduler for SourceHashing {
+    fn schedule<'s>(
+        &self,
+        service: &'s Service,
+        loads: &Destinations,
+        arrival: Arrival<'_>,
+    ) -> Option<&'s Destination> {
+        let (address, port) = arrival.flow.source();
+        let port = if service.flags().contains(Flags::SECOND) { port } else { 0 };
+        let source = fold(Ipv4Addr::from(address).into()).wrapping_add(port.into());
+        let slot = multiplicative(source, SLOT_BITS);
+        look_up(service, loads, service.flags().contains(Flags::FIRST), |offset| slot + offset)
+    }
+
+    fn slots(&self, destinations: &[Destination]) -> Slots {
+        let row = |(place, d): (u32, &Destination)| std::iter::repeat_n(place, d.weight.max(1) as usize);
+        (0..).zip(destinations).flat_map(row).cycle().take(1 << SLOT_BITS).collect()
+    }
+}

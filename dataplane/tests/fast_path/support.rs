@@ -406,10 +406,10 @@ pub fn network(unresolved: &[u8]) -> Result<Network> {
         ("10.0.0.0/8".parse()?, Some(NextHop { port, gateway: Some(gateway) })),
         ("192.0.2.0/24".parse()?, Some(NextHop { port, gateway: None })),
     ]);
-    network.set_neighbour(gateway, Adjacency { port, source: DIRECTOR, destination: GATEWAY });
+    network.set_neighbour(gateway, Adjacency::new(port, DIRECTOR, GATEWAY));
     for number in (0..SERVERS).filter(|number| !unresolved.contains(number)) {
         let destination = MacAddr([2, 0, 0, 0, 1, number]);
-        network.set_neighbour(server(number), Adjacency { port, source: DIRECTOR, destination });
+        network.set_neighbour(server(number), Adjacency::new(port, DIRECTOR, destination));
     }
     Ok(network)
 }
@@ -424,6 +424,7 @@ fn services(method: Method) -> Result<Services> {
                 address: address.into(),
                 port: if method == Method::Nat { SERVER_PORT } else { SERVICE.1 },
                 weight: 1,
+                last_weight: 1,
                 method,
             }
         };

@@ -4,16 +4,18 @@
 #   make demo [MODE=nat|dr] [WIRE=af-packet|af-xdp] [KEEP=1]
 #   make bench [QUICK=1] measures the fast path; a table, and target/bench/bench.json
 #   make record-instructions   writes down how many instructions the fast path takes, for `make test` to compare with
+#   make replay FILE=path   replays a recording of IPVS against a throw-away director and shows what differs; no root
 #   make stop            takes down the labs that KEEP=1 left up
 
 MODE ?= nat
 WIRE ?= af-packet
 KEEP ?=
 QUICK ?=
+FILE ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo bench record-instructions stop test deps root build check test-unit test-loom test-instructions test-e2e test-asan
+.PHONY: help demo bench replay record-instructions stop test deps root build check test-unit test-loom test-instructions test-e2e test-asan
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -29,6 +31,12 @@ bench: deps
 
 stop:
 	target/release/demo --stop
+
+# Without `deps`: it needs no DPDK.
+replay:
+	@test -n "$(FILE)" || { echo "which recording? make replay FILE=path" >&2; exit 1; }
+	@cargo build --quiet -p replay
+	@target/debug/replay "$(FILE)"
 
 test: root deps check test-unit test-loom test-instructions test-e2e test-asan
 

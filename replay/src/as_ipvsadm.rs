@@ -19,9 +19,9 @@ pub const SOCKET: &str = "LBCTL_SOCKET";
 
 /// Ports have the names of the system's services file; hosts have none, because those of a recording are nobody's.
 #[derive(Default)]
-struct Recorded(SystemNames);
+pub(crate) struct RecordedNames(SystemNames);
 
-impl Names for Recorded {
+impl Names for RecordedNames {
     fn address(&mut self, _: &str) -> Option<Ipv4Addr> {
         None
     }
@@ -53,7 +53,7 @@ fn run(name: &str, words: &[String]) -> io::Result<u8> {
     let mut session = Session {
         program: name,
         transport: &mut Client::new(Path::new(&socket)),
-        names: &mut Recorded::default(),
+        names: &mut RecordedNames::default(),
         input: &mut input,
         out: &mut out,
         err: &mut err,

@@ -47,7 +47,8 @@ impl Conversation {
                 Some(number) => {
                     outcome = Outcome::Server(number);
                     // Under direct routing it keeps the service's address, in a tunnel it has both.
-                    let is_translated = seen.to.ip() == server_address(number, seen.to.ip()) && seen.to.port() != 0;
+                    let is_translated =
+                        seen.to.ip() == server_address(number, seen.to.ip()) && seen.to.port() != 0;
                     self.server = is_translated.then_some(seen.to);
                 }
                 None if seen.is_unreachable && outcome == Outcome::Nothing => outcome = Outcome::Refused,

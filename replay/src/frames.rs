@@ -3,9 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, bail};
-use etherparse::{
-    IpNumber, NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHeader, TransportSlice, ip_number,
-};
+use etherparse::{IpNumber, NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TransportSlice, ip_number};
 
 use crate::stage::{DIRECTOR, ROUTER, server_number};
 
@@ -50,12 +48,11 @@ pub fn is_chunk(name: &str) -> bool {
 pub fn frame(from: SocketAddr, to: SocketAddr, segment: Segment<'_>) -> Result<Vec<u8>> {
     let ethernet = PacketBuilder::ethernet2(ROUTER.0, DIRECTOR.0);
     let packet = match (from.ip(), to.ip()) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => ethernet.ipv4(a.octets(), b.octets(), 64).into(),
-        (IpAddr::V6(a), IpAddr::V6(b)) => ethernet.ipv6(a.octets(), b.octets(), 64).into(),
+        (IpAddr::V4(a), IpAddr::V4(b)) => ethernet.ipv4(a.octets(), b.octets(), 64),
+        (IpAddr::V6(a), IpAddr::V6(b)) => ethernet.ipv6(a.octets(), b.octets(), 64),
         _ => bail!("no packet goes from {from} to {to}"),
     };
     let mut bytes = Vec::new();
-    let packet: PacketBuilderStep<etherparse::IpHeaders> = packet;
     match segment {
         Segment::Udp(length) => packet.udp(from.port(), to.port()).write(&mut bytes, &vec![b'x'; length])?,
         Segment::Tcp(flags) => {

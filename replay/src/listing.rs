@@ -13,7 +13,9 @@ const PIECE: Duration = Duration::from_millis(100);
 
 /// True for a line with which a list begins.
 pub fn begins(line: &str) -> bool {
-    line.starts_with("IP Virtual Server version ") || line.starts_with("IPVS connection entries") || is_service(line)
+    line.starts_with("IP Virtual Server version ")
+        || line.starts_with("IPVS connection entries")
+        || is_service(line)
 }
 
 fn is_service(line: &str) -> bool {
@@ -34,9 +36,13 @@ pub fn length(lines: &[String]) -> usize {
 pub fn again(stage: &Stage, recorded: &[String], service: &str) -> Result<Vec<String>> {
     let head: String = recorded.iter().take(3).map(String::as_str).collect();
     if head.starts_with("IPVS connection entries") {
-        let words = if head.contains("pe_data") { "-Lnc --persistent-conn" } else { "-Lnc" };
+        let words = match () {
+            () if head.contains("pe_data") => "-Lnc --persistent-conn",
+            () if recorded.iter().any(|row| has_names(row)) => "-Lc",
+            () => "-Lnc",
+        };
         let mine = |row: &str| row.split_whitespace().nth(4).is_some_and(|shown| is_of(shown, service));
-        return in_time(stage, recorded, || {
+        return in_time(stage, &recorded.to_vec(), || {
             Ok(in_recorded_order(&print(stage, words)?, recorded, mine))
         });
     }
@@ -44,7 +50,12 @@ pub fn again(stage: &Stage, recorded: &[String], service: &str) -> Result<Vec<St
         let list = print(stage, "-Ln")?;
         return Ok(trimmed(list.into_iter().skip(3).collect()));
     }
-    let options = [("Uthreshold", "--thresholds"), ("PersistConn", "--persistent-conn"), ("Conns", "--stats"), ("CPS", "--rate")];
+    let options = [
+        ("Uthreshold", "--thresholds"),
+        ("PersistConn", "--persistent-conn"),
+        ("Conns", "--stats"),
+        ("CPS", "--rate"),
+    ];
     let option = options.iter().find(|(title, _)| head.contains(title)).map_or("", |(_, option)| option);
     Ok(trimmed(print(stage, &format!("-Ln {option}"))?))
 }
@@ -58,37 +69,43 @@ pub fn print(stage: &Stage, words: &str) -> Result<Vec<String>> {
     Ok(printed.out.lines().chain(printed.err.lines()).map(str::to_owned).collect())
 }
 
+/// What changes while time goes by.
+pub trait Timed: PartialEq {
+    /// All but what depends on the moment.
+    fn without_timers(&self) -> Vec<String>;
+}
+
+impl Timed for Vec<String> {
+    fn without_timers(&self) -> Vec<String> {
+        let is_timer = |word: &&str| word.len() == 5 && word.as_bytes()[2] == b':';
+        let words = |line: &String| {
+            line.split_whitespace().filter(|word| !is_timer(word)).collect::<Vec<_>>().join(" ")
+        };
+        self.iter().map(words).collect()
+    }
+}
+
 /// Lets the time go by that the recorder took, until `look` sees what was recorded. Gives what it saw at first where it never
 /// does.
 ///
 /// # Errors
 /// Those of `look`.
-pub fn in_time(
-    stage: &Stage,
-    recorded: &[String],
-    mut look: impl FnMut() -> Result<Vec<String>>,
-) -> Result<Vec<String>> {
+pub fn in_time<T: Timed>(stage: &Stage, recorded: &T, mut look: impl FnMut() -> Result<T>) -> Result<T> {
     let first = look()?;
-    let mut seen = first.clone();
     let mut waited = Duration::ZERO;
-    while seen != recorded {
-        // Only time makes the difference where the words without the timers are the same.
-        if waited >= DELAY || without_timers(&seen) != without_timers(recorded) {
-            return Ok(first);
-        }
+    // Only time makes the difference where the words without the timers are the same.
+    if first == *recorded || first.without_timers() != recorded.without_timers() {
+        return Ok(first);
+    }
+    while waited < DELAY {
         stage.pass(PIECE);
         waited += PIECE;
-        seen = look()?;
+        let seen = look()?;
+        if seen == *recorded {
+            return Ok(seen);
+        }
     }
-    Ok(seen)
-}
-
-fn without_timers(lines: &[String]) -> Vec<String> {
-    let is_timer = |word: &&str| word.len() == 5 && word.as_bytes()[2] == b':';
-    let words = |line: &String| {
-        line.split_whitespace().filter(|word| !is_timer(word)).collect::<Vec<_>>().join(" ")
-    };
-    lines.iter().map(words).collect()
+    Ok(first)
 }
 
 /// The recorder cut the blanks off the end of what it read.
@@ -126,9 +143,17 @@ fn name_of(row: &str) -> (Option<&str>, Option<&str>, Option<&str>) {
     (words.first().copied(), words.get(3).copied(), words.get(4).copied())
 }
 
+/// Whether a row shows a port by its name.
+fn has_names(row: &str) -> bool {
+    let port = |word: &str| word.rsplit_once(':').map(|(_, port)| port.to_owned());
+    let mut ports = row.split_whitespace().skip(3).filter_map(port);
+    ports.any(|port| port.starts_with(|letter: char| letter.is_ascii_alphabetic()))
+}
+
 /// Whether a row's virtual address is of the service. A service on port 0 has every port.
 fn is_of(shown: &str, service: &str) -> bool {
     let Some(name) = service.split_whitespace().nth(1) else { return false };
     let whole = name == shown || service.starts_with("-f");
-    whole || name.strip_suffix(":0").is_some_and(|host| shown.rsplit_once(':').is_some_and(|(h, _)| h == host))
+    whole
+        || name.strip_suffix(":0").is_some_and(|host| shown.rsplit_once(':').is_some_and(|(h, _)| h == host))
 }

@@ -110,7 +110,10 @@ fn unrecorded_port(
 /// The service's port, where a list in the section tells it.
 fn recorded_port(lines: &[String]) -> Option<u16> {
     let word = |line: &String, place| line.split_whitespace().nth(place).map(str::to_owned);
-    let own = lines.iter().filter(|line| line.starts_with("TCP  ") || line.starts_with("UDP  ")).find_map(|line| word(line, 1));
+    let own = lines
+        .iter()
+        .filter(|line| line.starts_with("TCP  ") || line.starts_with("UDP  "))
+        .find_map(|line| word(line, 1));
     let row = lines.iter().find(|line| line.contains("ESTABLISHED")).and_then(|line| word(line, 4));
     own.or(row)?.rsplit_once(':')?.1.parse().ok()
 }
@@ -153,7 +156,8 @@ fn pattern(text: &str) -> Regex {
 }
 
 static WEIGHTS: LazyLock<Regex> = LazyLock::new(|| pattern(r"weights \((\d+), ?(\d+), ?(\d+)\)"));
-static FLAGS: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:sh|mh)-(?:port|fallback)(?:,(?:sh|mh)-(?:port|fallback))*"));
+static FLAGS: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?:sh|mh)-(?:port|fallback)(?:,(?:sh|mh)-(?:port|fallback))*"));
 static THRESHOLDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"r(\d): ((?:-[xy] \d+ ?)+)"));
 static CHANGES: LazyLock<Regex> = LazyLock::new(|| pattern(r"then r(\d) (?:weight (\d+)|deleted)"));
 static SYSCTLS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([a-z_]+)=(\d+)"));
@@ -179,7 +183,9 @@ impl Section {
             options += &format!(" -b {}", flags.as_str());
         }
         match (kind, PERSISTENCE.find(title), QUOTED.captures(title)) {
-            (Kind::Persistence, found, _) => options += &format!(" {}", found.map_or("-p 30", |p| p.as_str())),
+            (Kind::Persistence, found, _) => {
+                options += &format!(" {}", found.map_or("-p 30", |p| p.as_str()))
+            }
             (Kind::OnePacket, _, Some(flags)) => options += &format!(" {}", &flags[1]),
             _ => {}
         }
@@ -194,12 +200,14 @@ impl Section {
             _ if any_port => 80,
             _ => port,
         };
-        let weights = WEIGHTS.captures(title).map_or(vec![1, 1, 1], |found| {
-            (1..=3).filter_map(|place| number(found.get(place))).collect()
-        });
+        let weights = WEIGHTS
+            .captures(title)
+            .map_or(vec![1, 1, 1], |found| (1..=3).filter_map(|place| number(found.get(place))).collect());
         let change = |found: regex::Captures<'_>| {
             let server = found[1].parse().ok()?;
-            Some(number(found.get(2)).map_or(Change::Deleted(server), |weight| Change::Weight(server, weight)))
+            Some(
+                number(found.get(2)).map_or(Change::Deleted(server), |weight| Change::Weight(server, weight)),
+            )
         };
         Self {
             service,
@@ -258,7 +266,8 @@ impl<'a> Play<'a> {
                 let (list, blanks) = list.split_at(length - blank);
                 got.extend(listing::again(self.stage, list, &self.section.service)?);
                 got.extend_from_slice(blanks);
-            } else if let Some((said, words)) = line.strip_prefix("# then ").and_then(|l| l.rsplit_once(": ")) {
+            } else if let Some((said, words)) = line.strip_prefix("# then ").and_then(|l| l.rsplit_once(": "))
+            {
                 self.reset_first()?;
                 got.push(format!("# then {said}: {}", self.connect_all(words)?));
             } else if line.is_empty() || line.starts_with('#') {

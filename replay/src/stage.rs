@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use control::client::{CallError, Transport};
 use control::engine::{ChangeCheck, Director};
-use control::ipvsadm::names::NoNames;
 use control::ipvsadm::run::Session;
 use control::protocol::{Reply, Request};
 use control::workers::{Surroundings, Workers};
@@ -24,6 +23,8 @@ use dataplane::time::{TICKS_PER_SECOND, Tick};
 use dataplane::wire::memory::{MemoryFrame, MemoryWire};
 use dataplane::wire::{Burst, Frame, Wire};
 use dataplane::worker::{Port, Shared, Worker};
+
+use crate::as_ipvsadm::RecordedNames;
 
 /// The director's own address on its link.
 pub const DIRECTOR: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -164,7 +165,7 @@ impl Stage {
         let mut session = Session {
             program: "ipvsadm",
             transport: &mut &*self,
-            names: &mut NoNames,
+            names: &mut RecordedNames::default(),
             input: &mut std::io::empty(),
             out: &mut out,
             err: &mut err,

@@ -19,7 +19,7 @@ use regex::Regex;
 
 use crate::conversation::{Conversation, endpoint};
 use crate::frames::Segment;
-use crate::listing;
+use crate::listing::{self, Timed};
 use crate::recording::{Part, cut};
 use crate::stage::Stage;
 use crate::states::steps::{Action, actions};
@@ -30,8 +30,10 @@ static SYSCTLS: LazyLock<Regex> =
 #[expect(clippy::expect_used, reason = "the pattern is a constant, and every test compiles it")]
 static PERSISTENT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"-p (\d+)").expect("a pattern"));
 #[expect(clippy::expect_used, reason = "the pattern is a constant, and every test compiles it")]
-static COMMAND: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"ipvsadm (-[^(]*[^( ])").expect("a pattern"));
+static COMMAND: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"ipvsadm (-[^(]*[^( ])").expect("a pattern"));
+
+/// Between rows of one step.
+const AND: &str = "  ;  ";
 
 /// Replays every step on one director.
 ///
@@ -62,11 +64,17 @@ impl Recorded {
 
     fn read(first: &str, second: Option<&String>) -> Self {
         let parted = |text: &str| {
-            let parts = text.split("  ;  ").map(|part| part.trim().to_owned());
+            let parts = text.split(AND).map(|part| part.trim().to_owned());
             parts.filter(|part| !part.is_empty()).collect()
         };
         let destinations = second.and_then(|line| line.split_once("|   dest:")).map_or("", |(_, list)| list);
         Self { rows: parted(first), destinations: parted(destinations) }
+    }
+}
+
+impl Timed for Recorded {
+    fn without_timers(&self) -> Vec<String> {
+        [self.rows.without_timers(), self.destinations.clone()].concat()
     }
 }
 
@@ -94,9 +102,11 @@ impl Play<'_> {
     fn part(&mut self, lines: &[String]) -> Vec<String> {
         let title = lines.first().cloned().unwrap_or_default();
         let mut got = Vec::new();
-        let mut failed = self.begin(&title).err();
-        if let Some(error) = &failed {
+        // The virtual address of the case that could not be gone on with; all of the part where it could not begin.
+        let mut failed: Option<Option<String>> = None;
+        if let Err(error) = self.begin(&title) {
             got.push(format!("(not replayed: {error:#})"));
+            failed = Some(None);
         }
         let mut place = 0;
         while let Some(line) = lines.get(place) {
@@ -106,24 +116,34 @@ impl Play<'_> {
                 let recorded = Recorded::read(row, second);
                 let length = 1 + usize::from(second.is_some());
                 place += length;
-                // After a step that could not be done, others would show what nobody has asked for.
+                // After a step that could not be done, others of the case would show what nobody has asked for.
+                let service = recorded.row().and_then(|row| row.get(4).map(|word| (*word).to_owned()));
+                let is_over = |case: &Option<String>| case.is_some() && service.is_some() && *case != service;
+                if failed.as_ref().is_some_and(is_over) {
+                    (failed, self.case) = (None, None);
+                }
                 if failed.is_some() {
                     got.push(format!("{step}|"));
                     continue;
                 }
                 match self.step(step.trim(), &recorded) {
                     Ok(seen) if seen == recorded => got.extend_from_slice(&rest[..length]),
-                    Ok(seen) => got.extend(seen.lines(line)),
+                    Ok(seen) => {
+                        got.push(format!("{step}| {}", seen.rows.join(AND)));
+                        got.push(format!("{:53}|   dest: {}", "", seen.destinations.join(AND)));
+                    }
                     Err(error) => {
                         got.push(format!("{step}| (not replayed: {error:#})"));
-                        failed = Some(error);
+                        failed = Some(service);
                     }
                 }
             } else if listing::begins(line) || line.starts_with("Timeout ") {
                 let length = listing::length(rest);
                 place += length;
                 let recorded = &rest[..length];
-                got.extend(self.list(recorded).unwrap_or_else(|error| vec![format!("(not replayed: {error:#})")]));
+                got.extend(
+                    self.list(recorded).unwrap_or_else(|error| vec![format!("(not replayed: {error:#})")]),
+                );
             } else {
                 got.push(line.clone());
                 place += 1;
@@ -169,21 +189,21 @@ impl Play<'_> {
             self.act(action, recorded)?;
         }
         let case = self.case.as_ref().context("no connection that the step could be about")?;
-        let wanted = recorded.lines("|");
-        let seen = listing::in_time(self.stage, &wanted, || Ok(look(self.stage, case, recorded)?.lines("|")))?;
-        let [first, second] = seen.as_slice() else { bail!("a step has two lines") };
-        Ok(Recorded::read(first.trim_start_matches('|'), Some(second)))
+        listing::in_time(self.stage, recorded, || look(self.stage, case, recorded))
     }
 
     /// Makes the service that the rows speak of, unless it is there.
     fn enter_case(&mut self, step: &str, recorded: &Recorded) -> Result<()> {
         let row = recorded.row();
         if let (Some(case), Some(row)) = (&mut self.case, &row) {
-            let (client, service) = (endpoint(row.get(3).unwrap_or(&""))?, endpoint(row.get(4).unwrap_or(&""))?);
+            let (client, service) =
+                (endpoint(row.get(3).unwrap_or(&""))?, endpoint(row.get(4).unwrap_or(&""))?);
             if case.talk.service == service {
                 // Templates come with their connection; the newest connection comes last.
-                let newest = recorded.rows.iter().rev().filter_map(|row| row.split_whitespace().nth(3)).next();
-                let newest = newest.and_then(|client| client.parse::<SocketAddr>().ok()).filter(|c| c.port() != 0);
+                let newest =
+                    recorded.rows.iter().rev().filter_map(|row| row.split_whitespace().nth(3)).next();
+                let newest =
+                    newest.and_then(|client| client.parse::<SocketAddr>().ok()).filter(|c| c.port() != 0);
                 let client = newest.filter(|newest| *newest != client).unwrap_or(client);
                 if case.talk.client != client {
                     case.talk = Conversation::new(client, service);
@@ -213,8 +233,12 @@ impl Play<'_> {
         };
         let mut persistence = PERSISTENT.captures(step).map(|found| format!(" -p {}", &found[1]));
         if let Some(template) = recorded.rows.get(1).filter(|row| row.contains(":0 ")) {
-            let seconds: u32 = template.split_whitespace().nth(1).and_then(|timer| timer.rsplit_once(':'))
-                .and_then(|(_, seconds)| seconds.parse().ok()).context("a template's timer")?;
+            let seconds: u32 = template
+                .split_whitespace()
+                .nth(1)
+                .and_then(|timer| timer.rsplit_once(':'))
+                .and_then(|(_, seconds)| seconds.parse().ok())
+                .context("a template's timer")?;
             persistence.get_or_insert_with(|| format!(" -p {}", seconds + 1));
         }
         let words = format!("{letter} {service}");
@@ -284,13 +308,9 @@ impl Play<'_> {
         }
         let row = recorded.iter().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let shown = row.clone().filter(|words| words.len() >= 6);
-        for words in shown.filter(|words| words[3].starts_with('[') && words[4].parse::<SocketAddr>().is_ok()) {
+        for words in shown.filter(|words| words[3].starts_with('[') && words[4].parse::<SocketAddr>().is_ok())
+        {
             self.connect_in_vain(&words)?;
-        }
-        let options = if recorded.iter().any(|line| line.ends_with(":http")) { "-Lc" } else { "-Lnc" };
-        if options == "-Lc" {
-            // Its ports have names, which nobody here asks for.
-            return Ok(recorded.to_vec());
         }
         listing::again(self.stage, recorded, "-f 0")
     }
@@ -307,19 +327,6 @@ impl Play<'_> {
         let mut talk = Conversation::new(client, service);
         talk.client_sends(self.stage, Segment::Tcp("S"))?;
         talk.server_sends(self.stage, Segment::Tcp("RA"))
-    }
-}
-
-impl Recorded {
-    /// The two lines of a step. `like` is the recorded first one, whose first column they have.
-    fn lines(&self, like: &str) -> Vec<String> {
-        let (step, _) = like.split_once('|').unwrap_or((like, ""));
-        let blank = " ".repeat(53.max(step.len()).min(53));
-        let blank = if step.is_empty() { String::new() } else { blank };
-        vec![
-            format!("{step}| {}", self.rows.join("  ;  ")),
-            format!("{blank}|   dest: {}", self.destinations.join("  ;  ")),
-        ]
     }
 }
 

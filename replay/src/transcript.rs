@@ -81,7 +81,11 @@ async fn play(parts: &mut [Part], stage: &Stage, home: &Home, directory: &Path) 
     }
     let printed = run(command, home, directory).await.with_context(|| format!("cannot run {command}"))?;
     // What follows the exit status was not printed.
-    let end = part.expected.iter().position(|line| line.starts_with("[exit ")).map_or(part.expected.len(), |n| n + 1);
+    let end = part
+        .expected
+        .iter()
+        .position(|line| line.starts_with("[exit "))
+        .map_or(part.expected.len(), |n| n + 1);
     let after = part.expected.get(end..).unwrap_or_default();
     part.got = std::iter::once(part.title.clone())
         .chain(printed.out.lines().map(str::to_owned))
@@ -97,7 +101,9 @@ fn traffic(stage: &Stage, flags: &str, packets: usize, rest: &[Part]) -> Result<
     let lines = rest.iter().take_while(|part| !part.title.starts_with("## ")).flat_map(|part| &part.expected);
     let mut words = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
     let service = words
-        .find_map(|words| (words.first() == Some(&"UDP")).then(|| words.get(1).map(|word| (*word).to_owned())).flatten())
+        .find_map(|words| {
+            (words.first() == Some(&"UDP")).then(|| words.get(1).map(|word| (*word).to_owned())).flatten()
+        })
         .context("no list shows the service")?;
     let port = endpoint(&service)?.port();
     stage.rule("-C")?;
@@ -165,7 +171,8 @@ impl Home {
         let directory = tempfile::tempdir().context("cannot make a directory for the socket")?;
         let program = std::env::current_exe().context("cannot find this program")?;
         for name in PROGRAMS {
-            std::os::unix::fs::symlink(&program, directory.path().join(name)).context("cannot make a link")?;
+            std::os::unix::fs::symlink(&program, directory.path().join(name))
+                .context("cannot make a link")?;
         }
         Ok(Self(directory))
     }

@@ -39,8 +39,9 @@ fn pattern(text: &str) -> Regex {
 }
 
 static WAIT: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:wait (\d+)|(\d+) s (?:idle|later))(?:, )?"));
-static PACKET: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"^(?:then )?(?:-[mgi] )?(client|server) (SYN|ACK|FIN|RST|[SAFRP]+|[A-Z]+(?:-[A-Z]+)*)$"));
+static PACKET: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"^(?:then )?(?:-[mgi] )?(client|server) (SYN|ACK|FIN|RST|[SAFRP]+|[A-Z]+(?:-[A-Z]+)*)$")
+});
 
 /// What `step` asks for. `state` is the state that the connection was in afterwards.
 ///
@@ -69,8 +70,12 @@ pub fn actions(step: &str, state: Option<&str>) -> Result<Vec<Action>> {
         actions.push(match (is_chunk(said), from_client) {
             (true, true) => Action::ClientChunk(said.to_owned()),
             (true, false) => Action::ServerChunk(said.to_owned()),
-            (false, true) if said.chars().all(|flag| "SAFRP".contains(flag)) => Action::Client(said.to_owned()),
-            (false, false) if said.chars().all(|flag| "SAFRP".contains(flag)) => Action::Server(said.to_owned()),
+            (false, true) if said.chars().all(|flag| "SAFRP".contains(flag)) => {
+                Action::Client(said.to_owned())
+            }
+            (false, false) if said.chars().all(|flag| "SAFRP".contains(flag)) => {
+                Action::Server(said.to_owned())
+            }
             _ => bail!("nobody knows how to send {said}"),
         });
         return Ok(actions);

@@ -2,7 +2,7 @@
 # and need root, because they build a lab of network namespaces.
 #
 #   make demo [MODE=nat|dr] [WIRE=af-packet|af-xdp] [KEEP=1]
-#   make bench [QUICK=1] measures the fast path; a table, and target/bench/bench.json
+#   make bench [QUICK=1] measures director; a table, target/bench/bench.json and a plot, bench.svg
 #   make record-instructions   writes down how many instructions the fast path takes, for `make test` to compare with
 #   make replay FILE=path   replays a recording of IPVS against a throw-away director and shows what differs; no root
 #   make stop            takes down the labs that KEEP=1 left up
@@ -25,8 +25,8 @@ demo: root deps
 	target/release/demo --mode $(MODE) --wire $(WIRE) $(if $(KEEP),--keep)
 
 # With the machine to itself: figures in cycles are worth little beside other work.
-bench: deps
-	cargo build --release -p bench
+bench: root deps
+	cargo build --release -p bench -p director
 	target/release/bench $(if $(QUICK),--quick)
 
 stop:

@@ -115,7 +115,8 @@ async fn serve(
             wait: Box::new(|| std::thread::sleep(SETTLING)),
             servers: Box::new(move |servers| resolver.set_kept(servers.iter().copied().collect())),
         },
-    );
+    )
+    .with_table_sizes(config.schedulers);
     let director = Director::new(dataplane, config.connections.destinations, Instant::now());
     let director = Rc::new(RefCell::new(director));
     let (outcome, threads) = control(config, mirror, networks, server, director, threads, stopped).await;

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,10 +17,11 @@ use dataplane::network::{Adjacency, Network, NextHop, PortId};
 use dataplane::packet::protocol;
 use dataplane::schedule;
 use dataplane::service::{Destination, Service, ServiceKey, Services};
-use dataplane::snapshot::{self, Snapshot};
+use dataplane::snapshot::{self, Publisher, Snapshot, Subscriber};
 use dataplane::time::{Clock, Tick};
+use dataplane::wire::Wire;
 use dataplane::worker::{Port, Shared, Worker};
-use dpdk_sys::tsc;
+use dpdk_sys::{Mbuf, tsc};
 
 use crate::Mode;
 use crate::check::check;
@@ -30,11 +32,64 @@ use crate::traffic::{self, DIRECTOR, GATEWAY, GATEWAY_ADDRESS, Phase, Protocol, 
 /// report; with more than these a figure in cycles would be one of dropping.
 const TOLERATED: u64 = 10;
 
-/// A director with one worker, which the caller polls.
-pub struct Director {
-    worker: Worker<Generator>,
+/// What the workers of one director share, and control's end of it.
+pub struct Site {
+    /// The table, and all else that is shared.
+    pub shared: Shared,
+    /// Control's end of what workers see.
+    pub publisher: Publisher<Snapshot>,
+    /// What workers see at first.
+    pub snapshot: Arc<Snapshot>,
+    /// What each worker counts.
+    pub counters: Vec<Arc<WorkerCounters>>,
+}
+
+/// A worker's place in a [`Site`], to be taken to the thread that it is to run on.
+pub struct Seat {
+    number: usize,
+    shared: Shared,
+    subscriber: Subscriber<Snapshot>,
+    counters: Arc<WorkerCounters>,
+}
+
+impl Site {
+    /// A director for `workers` workers, with room for `capacity` connections in a table of the size that the daemon gives
+    /// it by default, and for `destinations` destinations.
+    pub fn new(
+        services: Services,
+        capacity: u32,
+        destinations: usize,
+        workers: usize,
+    ) -> anyhow::Result<(Self, Vec<Seat>)> {
+        let table = ConnectionTable::new(buckets(capacity), capacity, workers)
+            .map(Arc::new)
+            .with_context(|| format!("no memory for a table of {capacity} connections"))?;
+        let destinations = Arc::new(Destinations::new(destinations, workers)?);
+        let shared = Shared { table, destinations, requests: Arc::new(ArrayQueue::new(64)) };
+        let snapshot = Arc::new(Snapshot {
+            network: Arc::new(network()?),
+            services: Arc::new(services),
+            ..Snapshot::default()
+        });
+        let (publisher, subscribers) = snapshot::channel(workers, &snapshot);
+        let seat = |(number, subscriber)| Seat {
+            number,
+            shared: shared.clone(),
+            subscriber,
+            counters: Arc::default(),
+        };
+        let seats: Vec<_> = subscribers.into_iter().enumerate().map(seat).collect();
+        let counters = seats.iter().map(|seat| seat.counters.clone()).collect();
+        Ok((Self { shared, publisher, snapshot, counters }, seats))
+    }
+}
+
+/// One worker of a director, which the caller polls.
+pub struct Director<W: Wire = Generator> {
+    worker: Worker<W>,
     generator: Generator,
     counters: Arc<WorkerCounters>,
+    table: Arc<ConnectionTable>,
     destinations: Arc<Destinations>,
     clock: Clock,
     /// How far the director's time is ahead of the clock, in ticks.
@@ -47,8 +102,8 @@ pub struct Director {
 }
 
 impl Director {
-    /// A director that forwards by `method`, schedules by `scheduler`, and has room for `capacity` connections in a table
-    /// of the size that the daemon gives it by default.
+    /// A director with one worker that forwards by `method`, schedules by `scheduler`, and has room for `capacity`
+    /// connections.
     pub fn new(
         method: Method,
         scheduler: &str,
@@ -56,40 +111,42 @@ impl Director {
         generator: Generator,
         hertz: u64,
     ) -> anyhow::Result<Self> {
-        let table = ConnectionTable::new(buckets(capacity), capacity, 1)
-            .map(Arc::new)
-            .with_context(|| format!("no memory for a table of {capacity} connections"))?;
-        let destinations = Arc::new(Destinations::new(2 * usize::from(SERVERS), 1)?);
-        let shared =
-            Shared { table, destinations: destinations.clone(), requests: Arc::new(ArrayQueue::new(64)) };
-        let snapshot = Snapshot {
-            network: Arc::new(network()?),
-            services: Arc::new(services(method, scheduler)?),
-            ..Snapshot::default()
-        };
-        let (_, mut subscribers) = snapshot::channel(1, &Arc::new(snapshot));
-        let subscriber = subscribers.pop().context("no subscriber for the one worker")?;
-        let counters = Arc::new(WorkerCounters::default());
-        let port = Port { mac: DIRECTOR, mtu: 1500, wire: generator.clone(), kernel: None };
+        let services = services(method, scheduler)?;
+        let (_, mut seats) = Site::new(services, capacity, 2 * usize::from(SERVERS), 1)?;
+        let seat = seats.pop().context("no place for the one worker")?;
+        Ok(Self::on(seat, generator.clone(), generator, method, hertz))
+    }
+}
+
+impl<W: Wire<Frame = Mbuf>> Director<W> {
+    /// The worker of `seat`, on a site that forwards by `method`, whose one wire is `wire`. What [`Director::pass`] sends
+    /// comes from `generator`, which the wire receives from. On the thread that is to poll it.
+    pub fn on(seat: Seat, wire: W, generator: Generator, method: Method, hertz: u64) -> Self {
+        let Seat { number, shared, subscriber, counters } = seat;
+        let port = Port { mac: DIRECTOR, mtu: 1500, wire, kernel: None };
         let clock = Clock::new(tsc(), hertz);
-        let worker = Worker::new(0, vec![port], &shared, subscriber, counters.clone(), Tick::default());
-        Ok(Self {
-            worker,
-            generator,
-            counters,
-            destinations,
-            clock,
-            ahead: 0,
-            method,
-            turns: Vec::new(),
-            refused: HashSet::new(),
-        })
+        let worker = Worker::new(number, vec![port], &shared, subscriber, counters.clone(), Tick::default());
+        let Shared { table, destinations, .. } = shared;
+        let (turns, refused) = (Vec::new(), HashSet::new());
+        Self { worker, generator, counters, table, destinations, clock, ahead: 0, method, turns, refused }
+    }
+
+    /// One round of the worker at a time that the caller makes up.
+    #[inline]
+    pub fn poll_at(&mut self, now: Tick) -> usize {
+        self.worker.poll(now)
     }
 
     /// One round of the worker, as in the daemon's loop.
     #[inline]
     pub fn poll(&mut self) -> usize {
-        self.worker.poll(self.clock.tick(tsc()).after(self.ahead))
+        self.poll_when(tsc())
+    }
+
+    /// One round of the worker at cycle `now`.
+    #[inline]
+    pub fn poll_when(&mut self, now: u64) -> usize {
+        self.worker.poll(self.clock.tick(now).after(self.ahead))
     }
 
     /// What the worker's wire is.
@@ -113,21 +170,28 @@ impl Director {
 
     /// Opens flows 0 to `flows - 1` and brings them as far as they go: both sides seen where the director sees both.
     pub fn open(&mut self, protocol: Protocol, flows: u32) -> anyhow::Result<()> {
+        self.open_some(protocol, 0..flows)
+    }
+
+    /// As [`Director::open`]. The first of `flows` is a multiple of the number of servers, so that turns begin with it.
+    pub fn open_some(&mut self, protocol: Protocol, flows: Range<u32>) -> anyhow::Result<()> {
         let bytes = 60;
+        let start = flows.start;
         let first = Stream::new(protocol, Sender::Clients, Phase::Opening, bytes)?;
         let established = Stream::new(protocol, Sender::Clients, Phase::Established, bytes)?;
-        let count = flows as usize;
+        let count = flows.len();
         let servers = Rc::new(RefCell::new(vec![None; count]));
         let listener = servers.clone();
         self.generator.listen(Some(Box::new(move |frame| {
             // The last byte of a server's MAC address is its number.
             let flow = traffic::headers(frame).ok().and_then(|headers| headers.source_flow());
             let mut servers = listener.borrow_mut();
-            if let Some(server) = flow.and_then(|flow| servers.get_mut(flow as usize)) {
+            let place = flow.and_then(|flow| flow.checked_sub(start));
+            if let Some(server) = place.and_then(|place| servers.get_mut(place as usize)) {
                 *server = Some(frame[5]);
             }
         })));
-        self.pass(first, Order::InTurn(0), count)?;
+        self.pass(first, Order::InTurn(start), count)?;
         self.generator.listen(None);
 
         let servers = servers.take();
@@ -137,13 +201,13 @@ impl Director {
         // One that was refused has had its turn all the same.
         let in_turn = servers.iter().zip(self.turns.iter().cycle()).all(as_its_turn);
         ensure!(in_turn, "the scheduler does not give flows to servers in turn");
-        let missing = (0..flows).zip(&servers).filter(|(_, server)| server.is_none());
+        let missing = flows.zip(&servers).filter(|(_, server)| server.is_none());
         self.refused = missing.map(|(flow, _)| flow).collect();
         if self.method.sees_replies() {
             let replies = Stream::new(protocol, Sender::Servers(&self.turns), Phase::Opening, bytes)?;
-            self.pass(replies, Order::InTurn(0), count)?;
+            self.pass(replies, Order::InTurn(start), count)?;
         }
-        self.pass(established, Order::InTurn(0), count)
+        self.pass(established, Order::InTurn(start), count)
     }
 
     /// Sends some frames and checks every one that comes back.
@@ -188,6 +252,11 @@ impl Director {
         )
     }
 
+    /// Buckets of the table.
+    pub fn buckets(&self) -> usize {
+        self.table.bucket_count()
+    }
+
     /// Connections there are.
     pub fn connections(&self) -> u64 {
         let load = |id| self.destinations.load(id);
@@ -226,7 +295,7 @@ fn network() -> anyhow::Result<Network> {
 }
 
 /// The service of each protocol, with destinations of its own.
-fn services(method: Method, scheduler: &str) -> anyhow::Result<Services> {
+pub fn services(method: Method, scheduler: &str) -> anyhow::Result<Services> {
     let (address, port) = traffic::SERVICE;
     let service = |(place, protocol): (u32, u8)| {
         let destination = |number: u8| Destination {
@@ -239,7 +308,9 @@ fn services(method: Method, scheduler: &str) -> anyhow::Result<Services> {
             method,
         };
         let scheduler = schedule::by_name(scheduler).with_context(|| format!("no scheduler {scheduler}"))?;
-        let service = Service::new((0..SERVERS).map(destination).collect(), scheduler);
+        let service = Service::new((0..SERVERS).map(destination).collect(), scheduler.clone());
+        // As control does.
+        scheduler.changed(service.destinations());
         Ok((ServiceKey { protocol, address: address.into(), port }, Arc::new(service)))
     };
     let both = [(0, protocol::UDP), (1, protocol::TCP)];

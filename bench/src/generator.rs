@@ -23,6 +23,13 @@ pub enum Order {
     InTurn(u32),
     /// Each of the flows below this number as likely as any other.
     Random(u32),
+    /// Each of so many flows from `first` on as likely as any other.
+    Among {
+        /// The lowest number.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
 }
 
 /// Looks at every frame that is sent.
@@ -55,6 +62,7 @@ impl State {
                 flow
             }
             Order::Random(flows) => self.random.u32(..*flows),
+            Order::Among { first, count } => *first + self.random.u32(..*count),
         }
     }
 }

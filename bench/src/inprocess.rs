@@ -2,6 +2,7 @@
 
 use anyhow::{Context, ensure};
 use dataplane::conn::Method;
+use dataplane::time::Clock;
 use dataplane::wire::{Burst, Frame, Wire};
 use dpdk_sys::{Mempool, tsc};
 use indicatif::ProgressBar;
@@ -20,7 +21,7 @@ const BYTES_PER_CONNECTION: u64 = 256;
 
 /// How many steps [`run`] makes `progress` go.
 pub fn steps(bench: &Bench) -> u64 {
-    let of_one = 3 + bench.frames.len() * bench.runs * Mode::ALL.len();
+    let of_one = 3 + bench.frames.len() * bench.runs * bench.modes.len();
     (bench.protocols.len() * bench.flows.len() * of_one) as u64
 }
 
@@ -64,6 +65,7 @@ fn measure(
     let mut nat = opened(Method::Nat, "nat")?;
     let mut swapper = Generator::new(pool.clone(), blank.clone());
     let generator = Generator::new(pool.clone(), blank.clone());
+    let clock = Clock::new(tsc(), bench.hertz);
     let mut limit = Limit::new(generator, protocol, flows, director::buckets(capacity))?;
     progress.inc(1);
 
@@ -75,14 +77,14 @@ fn measure(
         nat.check(from_clients.clone(), Mode::NatIn, flows)?;
         nat.check(from_servers.clone(), Mode::NatOut, flows)?;
 
-        let mut cycles = Mode::ALL.map(|_| Vec::with_capacity(bench.runs));
+        let mut cycles: Vec<_> = bench.modes.iter().map(|_| Vec::with_capacity(bench.runs)).collect();
         let mut lost = cycles.clone();
         for run in 0..bench.runs {
             // The modes take turns, so that what else the machine does meets all of them, and begin with another one
             // in every run, so that none always comes after the same.
-            for place in 0..Mode::ALL.len() {
-                let which = (place + run) % Mode::ALL.len();
-                let mode = Mode::ALL[which];
+            for place in 0..bench.modes.len() {
+                let which = (place + run) % bench.modes.len();
+                let mode = bench.modes[which];
                 progress.set_message(format!(
                     "inprocess {}: {flows} flows, {frame_bytes} bytes, {}",
                     protocol.name(),
@@ -99,7 +101,7 @@ fn measure(
                 let (before, found) = (dr.lost() + nat.lost(), limit.found());
                 let (taken, frames) = match mode {
                     Mode::Macswap => time(bench.packets, || macswap(&mut swapper)),
-                    Mode::Limit => time(bench.packets, || limit.poll()),
+                    Mode::Limit => time(bench.packets, || limit.poll(clock.tick(tsc()))),
                     Mode::Dr => time(bench.packets, || dr.poll()),
                     Mode::NatIn | Mode::NatOut => time(bench.packets, || nat.poll()),
                 };
@@ -116,8 +118,9 @@ fn measure(
         }
         dr.few_lost()?;
         nat.few_lost()?;
-        for (mode, lost) in Mode::ALL.into_iter().zip(lost) {
-            let (cycles, swaps) = (&cycles[mode as usize], &cycles[Mode::Macswap as usize]);
+        // The MAC swap comes first.
+        let swaps = &cycles[0];
+        for ((mode, lost), cycles) in bench.modes.iter().zip(lost).zip(&cycles) {
             let subject = Subject {
                 part: "inprocess",
                 mode: mode.name(),
@@ -156,7 +159,7 @@ fn time(packets: usize, mut poll: impl FnMut() -> usize) -> (f64, usize) {
 
 /// What a worker's round is measured against: a burst received, its MAC addresses swapped, and sent.
 #[inline]
-fn macswap(wire: &mut Generator) -> usize {
+pub fn macswap(wire: &mut Generator) -> usize {
     let mut burst = Burst::new();
     wire.receive(&mut burst);
     let received = burst.len();

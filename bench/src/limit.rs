@@ -1,10 +1,12 @@
 //! The limit: the least that a balancer with a connection table can do, written as tightly as we can. Parse, hash, match one
-//! bucket line, verify one entry line, rewrite the MAC addresses, count. It checks nothing it does not need, keeps no
-//! time, has no states and could not open or end a connection while packets pass: what it costs is what the memory costs.
+//! bucket line, verify one entry line, note in it that the connection is in use (or nobody could tell an idle one), rewrite
+//! the MAC addresses, count. It checks nothing it does not need, has no states and could not open or end a connection
+//! while packets pass: what it costs is what the memory costs.
 
 use anyhow::Context;
 use arrayvec::ArrayVec;
 use dataplane::memory::{Region, prefetch};
+use dataplane::time::Tick;
 use dataplane::wire::{BURST, Burst, Wire};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use zerocopy::FromZeros;
@@ -28,6 +30,7 @@ struct Entry {
     addresses: AtomicU64,
     ports: AtomicU32,
     server: AtomicU32,
+    last_seen: AtomicU32,
 }
 
 /// Who talks to whom: both addresses, both ports, as they lie in the packet.
@@ -110,7 +113,7 @@ impl Limit {
 
     /// A burst received, found, counted, readdressed and sent: how many packets it was.
     #[inline]
-    pub fn poll(&mut self) -> usize {
+    pub fn poll(&mut self, now: Tick) -> usize {
         let mut burst = Burst::new();
         self.wire.receive(&mut burst);
         let received = burst.len();
@@ -132,6 +135,9 @@ impl Limit {
             let entry = &self.entries[bucket.first(*matching)];
             let entry = if entry.is(*key) { Some(entry) } else { self.search(*key, *hash) };
             let Some(entry) = entry else { continue };
+            if entry.last_seen.load(Relaxed) != now.0 {
+                entry.last_seen.store(now.0, Relaxed);
+            }
             let server = entry.server.load(Relaxed) as usize;
             let length = frame.len();
             if let (Some(to), Some(header)) = (frame.data_mut().first_chunk_mut(), self.headers.get(server)) {

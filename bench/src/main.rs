@@ -8,23 +8,29 @@ mod generator;
 mod inprocess;
 mod limit;
 mod machine;
+mod memory;
 mod newconn;
+mod plot;
 mod report;
+mod silence;
+mod startup;
 mod traffic;
+mod workers;
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::{Parser, ValueEnum};
 use dpdk_sys::{Eal, Mempool, MempoolConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::machine::Machine;
+use crate::memory::Filled;
 use crate::report::Report;
 use crate::traffic::{MAX_FLOWS, Protocol};
 
 /// What is done to packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
     /// The MAC addresses are swapped: the yardstick.
     Macswap,
@@ -56,8 +62,12 @@ impl Mode {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
+    Memory,
+    Startup,
     Inprocess,
     Newconn,
+    Workers,
+    Silence,
 }
 
 /// Measures director's fast path: prints a table and writes the figures as JSON.
@@ -67,8 +77,11 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// The parts to measure.
-    #[arg(long, value_delimiter = ',', default_values = ["inprocess", "newconn"])]
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Part::value_variants().to_vec())]
     parts: Vec<Part>,
+    /// What to do to packets of established connections [default: all of it]
+    #[arg(long, value_delimiter = ',')]
+    modes: Vec<Mode>,
     /// The protocols to measure.
     #[arg(long, value_delimiter = ',', default_values = ["tcp", "udp"])]
     protocols: Vec<Protocol>,
@@ -84,15 +97,31 @@ struct Options {
     /// Packets of a run [default: 1000000; 200000 with --quick]
     #[arg(long)]
     packets: Option<usize>,
-    /// Connections that the table has room for when new ones are measured [default: 10000000; 1000000 with --quick]
+    /// Connections that the table has room for when new ones, memory and start-up are measured [default: 10000000; 1000000
+    /// with --quick]
     #[arg(long)]
     capacity: Option<u32>,
     /// Connections opened in a run [default: a tenth of the capacity]
     #[arg(long)]
     new_connections: Option<u32>,
-    /// The core to run on [default: the last one]
+    /// Connections that expire in the same minute when silence is measured [default: 1000000; 100000 with --quick]
+    #[arg(long)]
+    expiring: Option<u32>,
+    /// Services, with ten destinations each, that are published when silence is measured [default: 10000; 2000 with --quick]
+    #[arg(long)]
+    services: Option<u32>,
+    /// Connections that are listed when silence is measured [default: 50000; 10000 with --quick]
+    #[arg(long)]
+    listed: Option<u32>,
+    /// The daemon that is started when start-up is measured [default: director, where this program is]
+    #[arg(long)]
+    director: Option<PathBuf>,
+    /// The core to run on [default: the last one]. What needs two takes the highest of the others as well.
     #[arg(long)]
     core: Option<usize>,
+    /// Fills a table and says what it took: for the part `memory`, which needs a process for it.
+    #[arg(long, hide = true)]
+    fill: Option<String>,
     /// Where the figures go.
     #[arg(long, default_value = "target/bench/bench.json")]
     output: PathBuf,
@@ -100,6 +129,9 @@ struct Options {
 
 /// What is to be measured, and how thoroughly.
 pub struct Bench {
+    /// Always with the MAC swap, which the others are compared with.
+    modes: Vec<Mode>,
+    quick: bool,
     protocols: Vec<Protocol>,
     flows: Vec<u32>,
     frames: Vec<usize>,
@@ -107,11 +139,18 @@ pub struct Bench {
     packets: usize,
     capacity: u32,
     new_connections: u32,
+    expiring: u32,
+    services: u32,
+    listed: u32,
     hertz: u64,
+    /// The core that this runs on.
+    core: usize,
+    /// All that it may run on.
+    cores: Vec<usize>,
 }
 
 impl Bench {
-    fn new(options: &Options, hertz: u64) -> anyhow::Result<Self> {
+    fn new(options: &Options, hertz: u64, core: usize, cores: &[usize]) -> anyhow::Result<Self> {
         let quick = options.quick;
         let mut flows = options.flows.clone();
         if flows.is_empty() {
@@ -119,7 +158,11 @@ impl Bench {
             flows.extend((!quick).then_some(10_000_000));
         }
         let capacity = options.capacity.unwrap_or(if quick { 1_000_000 } else { 10_000_000 });
+        let is_wanted =
+            |mode: &Mode| *mode == Mode::Macswap || options.modes.is_empty() || options.modes.contains(mode);
         let bench = Self {
+            modes: Mode::ALL.into_iter().filter(is_wanted).collect(),
+            quick,
             protocols: options.protocols.clone(),
             flows,
             frames: options.frames.clone(),
@@ -127,26 +170,53 @@ impl Bench {
             packets: options.packets.unwrap_or(if quick { 200_000 } else { 1_000_000 }),
             capacity,
             new_connections: options.new_connections.unwrap_or(capacity / 10),
+            expiring: options.expiring.unwrap_or(if quick { 100_000 } else { 1_000_000 }),
+            services: options.services.unwrap_or(if quick { 2_000 } else { 10_000 }),
+            listed: options.listed.unwrap_or(if quick { 10_000 } else { 50_000 }),
             hertz,
+            core,
+            cores: cores.to_vec(),
         };
-        let numbers = bench.flows.iter().chain([&bench.capacity, &bench.new_connections]);
-        for &number in numbers {
+        let numbers = [bench.capacity, bench.new_connections, bench.expiring, bench.listed];
+        for &number in bench.flows.iter().chain(&numbers) {
             ensure!((1..=MAX_FLOWS).contains(&number), "{number} flows; there may be 1 to {MAX_FLOWS}");
         }
         ensure!(bench.new_connections <= capacity, "more new connections in a run than there is room for");
+        ensure!((2..=100_000).contains(&bench.services), "there may be 2 to 100000 services");
         ensure!(bench.runs > 0 && bench.packets > 0, "there must be a run, and a packet in it");
         ensure!(bench.frames.iter().all(|bytes| (60..=1514).contains(bytes)), "frames have 60 to 1514 bytes");
         Ok(bench)
+    }
+
+    /// Our core, and another one.
+    fn two_cores(&self) -> anyhow::Result<[usize; 2]> {
+        let others = self.cores.iter().copied().filter(|core| *core != self.core);
+        let other = others.max().context("this needs two cores, and there is only one that may be used")?;
+        Ok([self.core, other])
     }
 }
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let (eal, machine) = machine::start(options.core)?;
-    let report = measure(&options, &eal, machine)?;
+    let cores = machine::cores();
+    let last = cores.iter().max().copied();
+    let core = options.core.or(last).context("the system does not say which cores there are; use --core")?;
+    let (eal, machine) = machine::start(core, cores.len())?;
+    let bench = Bench::new(&options, eal.tsc_hz(), core, &cores)?;
+    if let Some(mode) = &options.fill {
+        let pool = pool(&eal)?;
+        println!("{}", serde_json::to_string(&Filled::here(mode, &bench, &pool)?)?);
+        return Ok(());
+    }
+    let report = measure(&options, &bench, &eal, machine)?;
     println!("{}", report.table());
     report.write_json(&options.output)?;
-    println!("written to {}", options.output.display());
+    println!("\nwritten to {}", options.output.display());
+    if let Some(plot) = plot::svg(&report)? {
+        let path = options.output.with_extension("svg");
+        report::write(&path, &plot)?;
+        println!("plotted in {}", path.display());
+    }
     // Every mbuf must be back; an error that holds the EAL cannot leave this thread.
     eal.cleanup().map_err(|error| error.reason)?;
     let failures = report.failures();
@@ -154,22 +224,36 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What all generators on the first core take their buffers from.
+fn pool(eal: &Eal) -> anyhow::Result<Mempool> {
+    Ok(Mempool::create(eal, "bench", &MempoolConfig { count: 1023, ..MempoolConfig::default() })?)
+}
+
 /// Everything that holds on to the EAL is gone when this returns.
-fn measure(options: &Options, eal: &Eal, machine: Machine) -> anyhow::Result<Report> {
-    let bench = Bench::new(options, eal.tsc_hz())?;
-    let pool = Mempool::create(eal, "bench", &MempoolConfig { count: 1023, ..MempoolConfig::default() })?;
-    let has = |part| options.parts.contains(&part);
-    let steps = if has(Part::Inprocess) { inprocess::steps(&bench) } else { 0 }
-        + if has(Part::Newconn) { newconn::steps(&bench) } else { 0 };
+fn measure(options: &Options, bench: &Bench, eal: &Eal, machine: Machine) -> anyhow::Result<Report> {
+    let pool = pool(eal)?;
+    let parts: Vec<_> = Part::value_variants().iter().filter(|part| options.parts.contains(part)).collect();
+    let steps = |part: &&Part| match part {
+        Part::Memory => memory::steps(bench),
+        Part::Startup => startup::steps(bench),
+        Part::Inprocess => inprocess::steps(bench),
+        Part::Newconn => newconn::steps(bench),
+        Part::Workers => workers::steps(bench),
+        Part::Silence => silence::steps(bench),
+    };
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {elapsed} {msg}")?;
-    let progress = ProgressBar::new(steps).with_style(style);
+    let progress = ProgressBar::new(parts.iter().map(steps).sum()).with_style(style);
 
     let mut report = Report::new(machine);
-    if has(Part::Inprocess) {
-        inprocess::run(&bench, &pool, &mut report, &progress);
-    }
-    if has(Part::Newconn) {
-        newconn::run(&bench, &pool, &mut report, &progress);
+    for part in parts {
+        match part {
+            Part::Memory => memory::run(bench, &mut report, &progress),
+            Part::Startup => startup::run(bench, options.director.as_deref(), &mut report, &progress),
+            Part::Inprocess => inprocess::run(bench, &pool, &mut report, &progress),
+            Part::Newconn => newconn::run(bench, &pool, &mut report, &progress),
+            Part::Workers => workers::run(bench, eal, &mut report, &progress),
+            Part::Silence => silence::run(bench, &pool, &mut report, &progress),
+        }
     }
     progress.finish_and_clear();
     Ok(report)

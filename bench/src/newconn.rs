@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use dataplane::conn::Method;
+use dataplane::schedule;
 use dpdk_sys::{Mempool, tsc};
 use indicatif::ProgressBar;
 
@@ -13,11 +14,20 @@ use crate::generator::{Generator, Order};
 use crate::report::{Report, Subject};
 use crate::traffic::{Phase, Protocol, Sender, Stream};
 
-const SCHEDULER: &str = "rr";
-const FRAME_BYTES: usize = 60;
+/// The scheduler where it does not matter.
+pub const SCHEDULER: &str = "rr";
+/// The length of the frames: the shortest.
+pub const FRAME_BYTES: usize = 60;
 
-/// The modes there are: new connections come from clients.
-const MODES: [(&str, Method); 2] = [("dr", Method::DirectRouting), ("nat-in", Method::Nat)];
+/// The modes there are, by their methods: new connections come from clients.
+pub const METHODS: [(&str, Method); 2] = [("dr", Method::DirectRouting), ("nat-in", Method::Nat)];
+
+/// What is measured. How a destination is found does not depend on the method, so one is enough for another scheduler.
+const MODES: [(&str, Method, &str); 3] = [
+    ("dr", Method::DirectRouting, SCHEDULER),
+    ("nat-in", Method::Nat, SCHEDULER),
+    ("dr", Method::DirectRouting, "mh"),
+];
 
 /// Longer than the timeout of a connection of which one packet has been seen.
 const LATER_SECONDS: u32 = 600;
@@ -47,21 +57,38 @@ fn measure(
 ) -> anyhow::Result<()> {
     let stream = Stream::new(protocol, Sender::Clients, Phase::Opening, FRAME_BYTES)?;
     let mut directors = Vec::new();
-    for (mode, method) in MODES {
-        progress.set_message(format!("newconn {}: filling the table, {mode}", protocol.name()));
+    for (mode, method, scheduler) in MODES {
+        progress
+            .set_message(format!("newconn {}: filling the table, {mode} by {scheduler}", protocol.name()));
+        if schedule::by_name(scheduler).is_none() {
+            report.fail(&anyhow!("new connections by {scheduler}: there is no such scheduler"));
+            progress.inc(1 + bench.runs as u64);
+            continue;
+        }
         let generator = Generator::new(pool.clone(), stream.clone());
-        let mut director = Director::new(method, SCHEDULER, bench.capacity, generator, bench.hertz)?;
+        let mut director = Director::new(method, scheduler, bench.capacity, generator, bench.hertz)?;
         // The kernel gives memory when it is first written to; that is not what is to be measured.
         open(&mut director, &stream, 0, bench.capacity)?;
         expire(&mut director)?;
         progress.inc(1);
-        directors.push((mode, director, Vec::new(), Vec::new(), Vec::new()));
+        directors.push(Measured {
+            mode,
+            scheduler,
+            director,
+            opening: Vec::new(),
+            ending: Vec::new(),
+            refused: Vec::new(),
+        });
     }
-    for run in 0..bench.runs as u32 {
-        for (mode, director, opening, ending, refused) in &mut directors {
-            progress.set_message(format!("newconn {}: {mode}", protocol.name()));
+    for run in 0..bench.runs {
+        // Each run begins with another one, so that none always comes after the same.
+        let place = run % directors.len().max(1);
+        let (last, first) = directors.split_at_mut(place);
+        for measured in first.iter_mut().chain(last) {
+            let Measured { mode, scheduler, director, opening, ending, refused } = measured;
+            progress.set_message(format!("newconn {}: {mode} by {scheduler}", protocol.name()));
             // Other flows in every run, so that they are in other buckets.
-            let first = run * bench.new_connections;
+            let first = run as u32 * bench.new_connections;
             let count = f64::from(bench.new_connections);
             let lost = director.lost();
             opening.push(open(director, &stream, first, bench.new_connections)? as f64 / count);
@@ -70,7 +97,7 @@ fn measure(
             progress.inc(1);
         }
     }
-    for (mode, _, opening, ending, refused) in directors {
+    for Measured { mode, scheduler, opening, ending, refused, .. } in directors {
         let subject = Subject {
             part: "newconn",
             mode,
@@ -79,7 +106,7 @@ fn measure(
             frame_bytes: FRAME_BYTES,
             workers: 1,
             capacity: bench.capacity,
-            scheduler: SCHEDULER,
+            scheduler,
         };
         let rates = opening.iter().map(|cycles| bench.hertz as f64 / cycles).collect();
         report.add(&subject, "cycles_per_connection", "cycles", opening);
@@ -88,6 +115,16 @@ fn measure(
         report.add(&subject, "refused", "per million", refused);
     }
     Ok(())
+}
+
+/// A director, and what it has cost so far.
+struct Measured {
+    mode: &'static str,
+    scheduler: &'static str,
+    director: Director,
+    opening: Vec<f64>,
+    ending: Vec<f64>,
+    refused: Vec<f64>,
 }
 
 /// Opens connections with a packet each, `count` but for those that a nearly full table refuses: the cycles it took.

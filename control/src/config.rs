@@ -8,6 +8,7 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use dataplane::network::{MacAddr, PortId};
+use dataplane::schedule::TableSizes;
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// The size of the tables.
     pub connections: Connections,
+    /// `[schedulers]`: how many slots dh, sh and mh have.
+    pub schedulers: TableSizes,
     /// The ports; a [`PortId`] is an index into this list. Never empty.
     pub ports: Vec<Port>,
     /// Routes that leave by ports without a kernel interface.

@@ -10,7 +10,7 @@ use dataplane::conn::{Method, Timeouts};
 use dataplane::counters::{Drop, WorkerCounters as Counters};
 use dataplane::network::Network;
 use dataplane::packet::protocol;
-use dataplane::schedule::{self, Flags, Scheduler};
+use dataplane::schedule::{self, Flags, Scheduler, TableSizes};
 use dataplane::service::{Destination, Service, ServiceKey, Services};
 use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::time::{TICKS_PER_SECOND, Tick};
@@ -80,6 +80,7 @@ pub struct Workers {
     services: HashMap<ServiceId, Published>,
     servers: Vec<IpAddr>,
     surroundings: Surroundings,
+    sizes: TableSizes,
 }
 
 impl Workers {
@@ -92,8 +93,14 @@ impl Workers {
         counters: Vec<(u32, Arc<Counters>)>,
         surroundings: Surroundings,
     ) -> Self {
-        let (services, servers) = (HashMap::new(), Vec::new());
-        Self { shared, publisher, snapshot, counters, services, servers, surroundings }
+        let (services, servers, sizes) = (HashMap::new(), Vec::new(), TableSizes::default());
+        Self { shared, publisher, snapshot, counters, services, servers, surroundings, sizes }
+    }
+
+    /// The same, where schedulers are to have tables of these sizes.
+    #[must_use]
+    pub fn with_table_sizes(self, sizes: TableSizes) -> Self {
+        Self { sizes, ..self }
     }
 
     /// Makes `network` what workers see, at their next burst.
@@ -133,7 +140,9 @@ impl Workers {
         let same = old.filter(|old| old.scheduler_name == *name);
         let scheduler = match same {
             Some(old) => old.scheduler.clone(),
-            None => schedule::by_name(name).ok_or_else(|| format!("no scheduler is called {name}"))?,
+            None => {
+                schedule::sized(name, &self.sizes).ok_or_else(|| format!("no scheduler is called {name}"))?
+            }
         };
         let flags = Flags(service.spec().flags.0);
         let destinations: Vec<_> =

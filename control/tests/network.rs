@@ -118,8 +118,8 @@ fn ip(text: &str) -> IpAddr {
 /// The MAC address that packets to `address` go to.
 fn mac(network: &Network, address: &str) -> Option<String> {
     let adjacency = network.adjacency(network.resolve(ip(address)).ok()?)?;
-    assert_eq!((adjacency.port, adjacency.source), (PORT, OWN.parse::<MacAddr>().unwrap()));
-    Some(adjacency.destination.to_string())
+    assert_eq!((adjacency.port(), adjacency.source()), (PORT, OWN.parse::<MacAddr>().unwrap()));
+    Some(adjacency.destination().to_string())
 }
 
 fn hop(gateway: Option<&str>) -> Option<NextHop> {

@@ -106,6 +106,7 @@ fn command() -> impl Strategy<Value = String> {
         "-s rr",
         "-s wrr -p",
         "-s sh -b sh-port",
+        "-s conhash -b conhash-quic,conhash-port",
         "-s mh -b mh-fallback,mh-port",
         "-p 30",
         "-p 7 --pe sip",

@@ -59,41 +59,40 @@ impl<F: Frame> Egress<F> {
         }
     }
 
-    /// Sends `frame`, which is of the connection `entry`, on to the address `to`.
+    /// Sends `frame`, which is of the connection `entry`, on to the address `to`, with the next [`Egress::flush`], which
+    /// must come before another burst.
     #[inline]
-    pub(crate) fn send<W: Wire<Frame = F>>(
+    pub(crate) fn send(
         &mut self,
         frame: F,
         to: u32,
         (entry, direction): (&Entry, Direction),
         network: &Network,
-        ports: &mut Ports<'_, W>,
         now: Tick,
     ) -> Result<(), Drop> {
         let generation = network.generation();
         let cached = entry.adjacency(direction, generation).and_then(|id| network.adjacency(id));
         match cached {
-            Some(adjacency) => self.transmit(frame, adjacency, ports),
-            None => self.resolve(frame, to, (entry, direction), network, ports, now),
+            Some(adjacency) => self.transmit(frame, adjacency),
+            None => self.resolve(frame, to, (entry, direction), network, now),
         }
     }
 
     /// The rest of [`Egress::send`], for a connection that has not been sent to since the network last changed.
     #[inline(never)]
-    fn resolve<W: Wire<Frame = F>>(
+    fn resolve(
         &mut self,
         frame: F,
         to: u32,
         (entry, direction): (&Entry, Direction),
         network: &Network,
-        ports: &mut Ports<'_, W>,
         now: Tick,
     ) -> Result<(), Drop> {
         match network.resolve(address(to)) {
             Ok(id) => {
                 entry.set_adjacency(direction, network.generation(), id);
                 let adjacency = network.adjacency(id).ok_or(Drop::NoRoute)?;
-                self.transmit(frame, adjacency, ports)
+                self.transmit(frame, adjacency)
             }
             Err(Unreachable::NoRoute) => Err(Drop::NoRoute),
             Err(Unreachable::Unresolved { port, neighbour }) => {
@@ -110,21 +109,13 @@ impl<F: Frame> Egress<F> {
     }
 
     #[inline]
-    fn transmit<W: Wire<Frame = F>>(
-        &mut self,
-        mut frame: F,
-        adjacency: &Adjacency,
-        ports: &mut Ports<'_, W>,
-    ) -> Result<(), Drop> {
+    fn transmit(&mut self, mut frame: F, adjacency: &Adjacency) -> Result<(), Drop> {
         let port = usize::from(adjacency.port().0);
         let Out { longest, frames } = self.ports.get_mut(port).ok_or(Drop::NoRoute)?;
         if frame.len() > *longest {
             return Err(Drop::TooBig);
         }
         ethernet::set_addresses(frame.data_mut(), adjacency.addresses());
-        if frames.is_full() {
-            ports.flush(adjacency.port(), frames);
-        }
         frames.try_push(frame).map_err(|_| Drop::TxFull)
     }
 
@@ -139,7 +130,12 @@ impl<F: Frame> Egress<F> {
             let Some(Waiting { frame, to, since }) = self.waiting.pop_front() else { break };
             let adjacency = network.resolve(address(to)).ok().and_then(|id| network.adjacency(id));
             let outcome = match adjacency {
-                Some(adjacency) => self.transmit(frame, adjacency, ports),
+                Some(adjacency) => {
+                    if self.ports.iter().any(|port| port.frames.is_full()) {
+                        self.flush(ports);
+                    }
+                    self.transmit(frame, adjacency)
+                }
                 None if now.since(since) > PATIENCE as i32 => Err(Drop::NeighbourTimeout),
                 None => {
                     self.waiting.push_back(Waiting { frame, to, since });

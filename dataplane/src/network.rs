@@ -106,6 +106,18 @@ impl Adjacency {
         self.port
     }
 
+    /// The port's own address.
+    pub fn source(&self) -> MacAddr {
+        let [.., a, b, c, d, e, f] = self.addresses;
+        MacAddr([a, b, c, d, e, f])
+    }
+
+    /// The neighbour's address.
+    pub fn destination(&self) -> MacAddr {
+        let [a, b, c, d, e, f, ..] = self.addresses;
+        MacAddr([a, b, c, d, e, f])
+    }
+
     /// Destination and source, as a frame begins.
     #[inline]
     pub fn addresses(&self) -> &[u8; 12] {

@@ -86,10 +86,10 @@ impl Service {
         self.destinations.get(self.slots.position(number)?)
     }
 
-    /// How many slots its scheduler has laid out.
+    /// What its scheduler has laid out.
     #[inline]
-    pub(crate) fn slot_count(&self) -> u32 {
-        self.slots.count()
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// The place of the first destination that comes after the one numbered `sequence`; 0 stands for the place before

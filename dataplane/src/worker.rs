@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 
 use crate::conn::state::Seen;
@@ -18,7 +17,7 @@ use crate::network::{MacAddr, PortId};
 use crate::packet::ipv4::is_martian_source;
 use crate::packet::protocol;
 use crate::packet::tcp::Flags;
-use crate::parse::{Packet, Parsed, parse};
+use crate::parse::{self, Packet, Parsed, parse};
 use crate::schedule::Arrival;
 use crate::snapshot::{Resolve, Snapshot, Subscriber};
 use crate::time::Tick;
@@ -42,14 +41,6 @@ pub struct Kernel<F> {
     pub to: Arc<ArrayQueue<F>>,
     /// What Linux sends, where it is this worker that sends it.
     pub from: Option<Arc<ArrayQueue<F>>>,
-}
-
-/// A packet between the stages of [`Worker::balance`].
-struct Arrived<F> {
-    frame: F,
-    packet: Packet,
-    hash: Hash,
-    candidate: Candidate,
 }
 
 /// What all workers share, and control with them.
@@ -109,6 +100,7 @@ impl<W: Wire> Worker<W> {
         if self.snapshot.refresh() || self.egress.is_overdue(now) {
             let mut ports = Ports { wires: &mut self.wires, counters: &self.counters };
             self.egress.retry(&self.snapshot.current().network, &mut ports, now);
+            self.egress.flush(&mut ports);
         }
         let mut received = 0;
         for port in 0..self.wires.len() {
@@ -118,9 +110,9 @@ impl<W: Wire> Worker<W> {
                 received += burst.len();
                 self.balance(PortId(port as u16), &mut burst, now);
             }
+            self.egress.flush(&mut Ports { wires: &mut self.wires, counters: &self.counters });
             self.send_from_kernel(port);
         }
-        self.egress.flush(&mut Ports { wires: &mut self.wires, counters: &self.counters });
         let destinations = &self.destinations;
         self.connections.expire(&self.snapshot.current().timeouts, now, |ended| {
             destinations.ended(ended.destination, ended.state);
@@ -133,39 +125,43 @@ impl<W: Wire> Worker<W> {
     fn balance(&mut self, port: PortId, burst: &mut Burst<W::Frame>, now: Tick) {
         self.counters.received(burst.len());
         let mac = self.macs[usize::from(port.0)];
-        let mut arrivals: ArrayVec<Arrived<W::Frame>, BURST> = ArrayVec::new();
+        let table = &*self.table;
+        let mut packets = [Packet::NONE; BURST];
+        let mut hashes = [Hash::default(); BURST];
+        let mut candidates = [Candidate::default(); BURST];
 
         burst.iter().for_each(Frame::prefetch);
-        for frame in burst.drain(..) {
-            match parse(&frame, mac) {
-                Parsed::Packet(packet) => {
-                    let hash = self.table.hash(packet.flow);
-                    self.table.prefetch_bucket(hash);
-                    arrivals.push(Arrived { frame, packet, hash, candidate: Candidate::NONE });
-                }
-                Parsed::Fragment { destination } => self.finish(self.fragment(destination), port, frame),
-                Parsed::Other(verdict) => self.finish(verdict, port, frame),
-            }
+        for ((frame, packet), hash) in burst.iter().zip(&mut packets).zip(&mut hashes) {
+            *packet = parse::packet(frame, mac);
+            *hash = table.hash(packet.flow);
+            table.prefetch_bucket(*hash);
         }
-        for arrived in &mut arrivals {
-            arrived.candidate = self.table.candidate(arrived.hash);
+        for (hash, candidate) in hashes[..burst.len()].iter().zip(&mut candidates) {
+            *candidate = table.candidate(*hash);
         }
-        for arrived in arrivals.drain(..) {
-            match self.connection(&arrived, now) {
-                Ok(found) => self.forward(arrived.frame, &arrived.packet, found, now),
-                Err(verdict) => self.finish(verdict, port, arrived.frame),
+        for ((frame, packet), candidate) in burst.drain(..).zip(&packets).zip(&candidates) {
+            match self.connection(&frame, mac, packet, *candidate, now) {
+                Ok(found) => self.forward(frame, packet, found, now),
+                Err(verdict) => self.finish(verdict, port, frame),
             }
         }
     }
 
     /// The connection the packet belongs to: one there is, or a new one where it may open one.
     #[inline]
-    fn connection(&mut self, arrived: &Arrived<W::Frame>, now: Tick) -> Result<Found, Verdict> {
-        let Arrived { packet, candidate, .. } = arrived;
-        // A SYN may be that of a new connection, also where there is an old one.
-        match self.table.confirm(*candidate, packet.flow) {
+    fn connection(
+        &mut self,
+        frame: &W::Frame,
+        mac: MacAddr,
+        packet: &Packet,
+        candidate: Candidate,
+        now: Tick,
+    ) -> Result<Found, Verdict> {
+        // A SYN may be that of a new connection, also where there is an old one. What is no packet has no candidate.
+        match self.table.confirm(candidate, packet.flow) {
             Some(found) if !packet.flags.any(Flags::SYN) => Ok(found),
-            _ => self.search(packet, arrived.frame.data(), now),
+            _ if packet.is_some() => self.search(packet, frame.data(), now),
+            _ => Err(self.refuse(frame, mac)),
         }
     }
 
@@ -252,40 +248,40 @@ impl<W: Wire> Worker<W> {
                 Seen::Out
             }
         };
-        if let Some((from, to)) = self.connections.step(index, seen, packet.flags, timeouts, now) {
+        entry.seen(now);
+        if entry.life().changes(seen, packet.flags)
+            && let Some((from, to)) = self.connections.change(index, seen, packet.flags, timeouts, now)
+        {
             self.destinations.moved(destination, from, to);
         }
-        let mut ports = Ports { wires: &mut self.wires, counters: &self.counters };
         let sent = forward(&mut frame, packet, entry, direction)
-            .and_then(|to| self.egress.send(frame, to, (entry, direction), network, &mut ports, now));
+            .and_then(|to| self.egress.send(frame, to, (entry, direction), network, now));
         if let Err(reason) = sent {
             self.counters.dropped(reason);
+        }
+    }
+
+    /// What is to become of a frame that is no packet for the balancer.
+    #[cold]
+    fn refuse(&self, frame: &W::Frame, mac: MacAddr) -> Verdict {
+        match parse(frame, mac) {
+            Parsed::Other(verdict) => verdict,
+            // A fragment has no ports to look up. Linux must not get one that is for a service: it would answer that
+            // nobody listens.
+            Parsed::Fragment { destination } if self.snapshot.current().services.is_virtual(destination) => {
+                Verdict::Drop(Drop::Fragment)
+            }
+            Parsed::Fragment { .. } | Parsed::Packet(_) => Verdict::ToKernel,
         }
     }
 
     /// What becomes of a frame that is not forwarded.
     #[inline(never)]
     fn finish(&mut self, verdict: Verdict, port: PortId, frame: W::Frame) {
-        match verdict {
-            Verdict::ToKernel => self.send_to_kernel(port, frame),
-            Verdict::Drop(reason) => self.counters.dropped(reason),
-        }
-    }
-
-    /// A fragment has no ports to look up. Linux must not get one that is for a service: it would answer that nobody
-    /// listens.
-    fn fragment(&self, destination: u32) -> Verdict {
-        if self.snapshot.current().services.is_virtual(destination) {
-            Verdict::Drop(Drop::Fragment)
-        } else {
-            Verdict::ToKernel
-        }
-    }
-
-    fn send_to_kernel(&mut self, port: PortId, frame: W::Frame) {
-        let outcome = match &self.kernels[usize::from(port.0)] {
-            Some(kernel) => kernel.to.push(frame).map_err(|_| Drop::KernelQueueFull),
-            None => Err(Drop::NoKernelInterface),
+        let outcome = match (verdict, &self.kernels[usize::from(port.0)]) {
+            (Verdict::ToKernel, Some(kernel)) => kernel.to.push(frame).map_err(|_| Drop::KernelQueueFull),
+            (Verdict::ToKernel, None) => Err(Drop::NoKernelInterface),
+            (Verdict::Drop(reason), _) => Err(reason),
         };
         match outcome {
             Ok(()) => self.counters.to_kernel(),

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use dataplane::network::{MacAddr, PortId};
+use dataplane::schedule::TableSizes;
 use ipnet::IpNet;
 use toml::Spanned;
 
@@ -36,6 +37,7 @@ pub(super) fn check(raw: raw::File, usable_cores: &[usize]) -> Result<Config, Wr
         eal: Eal { arguments: raw.eal.arguments, huge_pages: raw.eal.huge_pages },
         cores: cores(raw.workers, usable_cores)?,
         connections: connections(raw.connections)?,
+        schedulers: schedulers(raw.schedulers)?,
         routes: routes(raw.route, &ports)?,
         neighbours: neighbours(raw.neighbour, &ports)?,
         ports,
@@ -111,6 +113,22 @@ fn connections(raw: raw::Connections) -> Result<Connections, Wrong> {
         }
     };
     Ok(Connections { buckets, capacity, destinations })
+}
+
+fn schedulers(raw: raw::Schedulers) -> Result<TableSizes, Wrong> {
+    let mut sizes = TableSizes::default();
+    let given = [("dh_slots", raw.dh_slots), ("sh_slots", raw.sh_slots), ("mh_slots", raw.mh_slots)];
+    for (key, slots) in given {
+        let Some(slots) = slots else { continue };
+        let (at, value) = (Some(slots.span()), slots.into_inner());
+        let with = u32::try_from(value).ok().and_then(|slots| match key {
+            "dh_slots" => sizes.with_dh(slots),
+            "sh_slots" => sizes.with_sh(slots),
+            _ => sizes.with_mh(slots),
+        });
+        sizes = with.ok_or((at, Problem::Slots { key, value }))?;
+    }
+    Ok(sizes)
 }
 
 /// A connection may be in one of eight buckets that follow each other, which must not come round to the first.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use dataplane::schedule::TableSizes;
 use thiserror::Error;
 
 /// A configuration file that cannot be used. Prints as `director.toml:12: what is wrong; what to do`.
@@ -83,6 +84,8 @@ pub enum Problem {
     Range { key: &'static str, value: i64, min: i64, max: i64 },
     #[error("buckets = {value} is not a power of two; the nearest are {below} and {above}")]
     Buckets { value: i64, below: u32, above: u32 },
+    #[error("{key} = {value} is no size that the table can have; give {}", slots(.key))]
+    Slots { key: &'static str, value: i64 },
     #[error("no port; add at least one [[port]] with a name and a device")]
     NoPort,
     #[error("more than {0} ports; remove some")]
@@ -152,6 +155,14 @@ fn suggest(nearest: &Option<String>) -> String {
     })
 }
 
-fn list(cores: &[usize]) -> String {
-    cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+/// What a scheduler's table may have, in words.
+fn slots(key: &str) -> String {
+    match key {
+        "mh_slots" => format!("one of {}", list(&TableSizes::MH_SLOTS)),
+        _ => format!("a power of two from {} to {}", TableSizes::LEAST, TableSizes::MOST),
+    }
+}
+
+fn list<N: ToString>(numbers: &[N]) -> String {
+    numbers.iter().map(N::to_string).collect::<Vec<_>>().join(", ")
 }

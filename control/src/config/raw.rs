@@ -16,6 +16,8 @@ pub(super) struct File {
     #[serde(default)]
     pub connections: Connections,
     #[serde(default)]
+    pub schedulers: Schedulers,
+    #[serde(default)]
     pub port: Vec<Port>,
     #[serde(default)]
     pub route: Vec<Route>,
@@ -60,6 +62,14 @@ pub(super) struct Connections {
     pub buckets: Option<Spanned<i64>>,
     pub capacity: Option<Spanned<i64>>,
     pub destinations: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Schedulers {
+    pub dh_slots: Option<Spanned<i64>>,
+    pub sh_slots: Option<Spanned<i64>>,
+    pub mh_slots: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

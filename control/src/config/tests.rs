@@ -27,6 +27,7 @@ fn the_least_file_gets_every_default() {
             eal: Eal { arguments: vec![], huge_pages: HugePages::Auto },
             cores: vec![1],
             connections: Connections { buckets: 524_288, capacity: 1_048_576, destinations: 65_536 },
+            schedulers: TableSizes::default(),
             ports: vec![Port {
                 name: "wan".into(),
                 device: "0000:3b:00.0".into(),
@@ -60,6 +61,10 @@ cores = [2, 1]
 buckets = 4096
 capacity = 100000
 destinations = 100
+[schedulers]
+dh_slots = 16
+sh_slots = 1048576
+mh_slots = 65521
 [[port]]
 name = "wan"
 device = "0000:3b:00.0"
@@ -93,6 +98,9 @@ port = "a port with a long name"
     assert_eq!(config.eal, Eal { arguments: vec!["--in-memory".into()], huge_pages: HugePages::Require });
     assert_eq!(config.cores, [2, 1]);
     assert_eq!(config.connections, Connections { buckets: 4096, capacity: 100_000, destinations: 100 });
+    let sizes =
+        TableSizes::default().with_dh(16).and_then(|s| s.with_sh(1 << 20)).and_then(|s| s.with_mh(65_521));
+    assert_eq!(Some(config.schedulers), sizes);
     let [wan, other] = &config.ports[..] else { panic!("two ports") };
     assert_eq!((wan.descriptors, wan.mtu, wan.promiscuous), (NonZeroU16::new(512), Some(9000), true));
     assert_eq!(wan.kernel_interface.as_deref(), Some("wan0"));
@@ -129,6 +137,15 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
         (
             port("promiscous = true"),
             r#"director.toml:6: unknown key "promiscous"; did you mean "promiscuous"?"#,
+        ),
+        (
+            port("[schedulers]\nsh_slots = 1000"),
+            "director.toml:7: sh_slots = 1000 is no size that the table can have; give a power of two from 16 to 1048576",
+        ),
+        (
+            port("[schedulers]\nmh_slots = -1"),
+            "director.toml:7: mh_slots = -1 is no size that the table can have; give one of 251, 509, 1021, 2039, 4093, \
+             8191, 16381, 32749, 65521, 131071",
         ),
         (
             port("[zebra]"),

@@ -4,6 +4,8 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
+use dataplane::schedule;
+
 use super::cut;
 use super::names::Names;
 use super::parse::Format;
@@ -235,16 +237,12 @@ fn tunnel_info(method: ForwardingMethod, tunnel: &Tunnel) -> String {
 
 /// The names of `flags`, which depend on the scheduler.
 pub fn flag_names(scheduler: &str, flags: SchedulerFlags) -> String {
-    let known: &[_] = match scheduler {
-        "sh" => &[(SchedulerFlags::FIRST, "sh-fallback"), (SchedulerFlags::SECOND, "sh-port")],
-        "mh" => &[(SchedulerFlags::FIRST, "mh-fallback"), (SchedulerFlags::SECOND, "mh-port")],
-        _ => &[
-            (SchedulerFlags::FIRST, "flag-1"),
-            (SchedulerFlags::SECOND, "flag-2"),
-            (SchedulerFlags::THIRD, "flag-3"),
-        ],
+    let names = match schedule::flag_names(scheduler) {
+        [] => &["flag-1", "flag-2", "flag-3"],
+        own => own,
     };
-    let set = known.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name);
+    let places = [SchedulerFlags::FIRST, SchedulerFlags::SECOND, SchedulerFlags::THIRD].into_iter();
+    let set = places.zip(names).filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name);
     set.collect::<Vec<_>>().join(",")
 }
 

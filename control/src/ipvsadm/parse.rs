@@ -6,6 +6,8 @@
 
 use std::net::IpAddr;
 
+use dataplane::schedule::SCHEDULERS;
+
 use super::address::{self, leading_number, number};
 use super::cut;
 use super::names::Names;
@@ -561,11 +563,13 @@ fn scheduler_flags(scheduler: &str, words: &str) -> Result<SchedulerFlags, Strin
             "flag-1" => (SchedulerFlags::FIRST, None),
             "flag-2" => (SchedulerFlags::SECOND, None),
             "flag-3" => (SchedulerFlags::THIRD, None),
-            "sh-fallback" => (SchedulerFlags::FIRST, Some("sh")),
-            "sh-port" => (SchedulerFlags::SECOND, Some("sh")),
-            "mh-fallback" => (SchedulerFlags::FIRST, Some("mh")),
-            "mh-port" => (SchedulerFlags::SECOND, Some("mh")),
-            _ => return Err(format!("invalid scheduler flag `{word}'")),
+            _ => {
+                let known = SCHEDULERS.iter().find_map(|s| {
+                    let place = s.flags.iter().position(|flag| *flag == word)?;
+                    Some((SchedulerFlags(1 << place), Some(s.name)))
+                });
+                known.ok_or_else(|| format!("invalid scheduler flag `{word}'"))?
+            }
         };
         if of.is_some_and(|of| of != scheduler) {
             return Err(format!("incompatible scheduler flag `{word}'"));

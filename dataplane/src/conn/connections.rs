@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::entry::{Armed, Direction, Entry, Index, Life, NewConnection};
+use super::entry::{Armed, Direction, Entry, Index, NewConnection};
 use super::pool::Pool;
 use super::state::{self, Seen, State, Timeouts};
 use super::table::{ConnectionTable, Found, Hash, Refused};
@@ -96,40 +96,19 @@ impl Connections {
         Ok(index)
     }
 
-    /// A packet with these control bits has come: its state before and after, where that has changed. `None` also for a
-    /// connection that has just ended.
-    #[inline]
-    pub fn step(
-        &mut self,
-        index: Index,
-        seen: Seen,
-        flags: Flags,
-        timeouts: &Timeouts,
-        now: Tick,
-    ) -> Option<(State, State)> {
-        let entry = self.table.entry(index);
-        entry.seen(now);
-        let life = entry.life();
-        // Nearly every packet: nothing changes, and nothing is written.
-        if state::next(life.state(), seen, flags) == life.state() && (seen != Seen::Out || life.has_replied())
-        {
-            return None;
-        }
-        self.change(index, life, seen, flags, timeouts, now)
-    }
-
-    /// The rest of [`Connections::step`], for a packet that changes something.
+    /// A packet with these control bits has come, for which [`Life::changes`]: the connection's state before and after,
+    /// where that has changed. `None` also for a connection that has just ended.
     #[inline(never)]
-    fn change(
+    pub fn change(
         &mut self,
         index: Index,
-        mut life: Life,
         seen: Seen,
         flags: Flags,
         timeouts: &Timeouts,
         now: Tick,
     ) -> Option<(State, State)> {
         let entry = self.table.entry(index);
+        let mut life = entry.life();
         loop {
             let old = life.state();
             let new = state::next(old, seen, flags);

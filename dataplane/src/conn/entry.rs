@@ -7,8 +7,9 @@
 #[cfg(not(loom))]
 use zerocopy::FromZeros;
 
-use super::state::State;
+use super::state::{self, Seen, State};
 use crate::network::AdjacencyId;
+use crate::packet::tcp::Flags;
 use crate::parse::Flow;
 use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::time::Tick;
@@ -85,6 +86,12 @@ impl Life {
     #[inline]
     pub fn state(self) -> State {
         State::from_code(self.0 as u8)
+    }
+
+    /// True where a packet with these control bits changes anything. Hardly any does.
+    #[inline]
+    pub fn changes(self, seen: Seen, flags: Flags) -> bool {
+        state::changes(self.0 as u8, seen, flags) || (seen == Seen::Out && !self.has_replied())
     }
 
     /// How many lives the entry has had; tells a stale reference.

@@ -41,7 +41,7 @@ const REACH: u32 = 1;
 const ATTEMPTS: usize = 8;
 
 /// What a slot holds. Bits 0–31 the entry, bits 32–33 the phase, bit 34 the direction, bits 35–63 the tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Slot(u64);
 
 impl Slot {
@@ -68,7 +68,7 @@ impl Slot {
 
     #[inline]
     fn is_live(self) -> bool {
-        self.0 & Self::PHASE == Self::LIVE
+        self.0 & Self::LIVE != 0
     }
 
     #[inline]
@@ -129,13 +129,8 @@ impl Bucket {
 pub struct Hash(u64);
 
 /// What a flow's bucket says before any entry has been looked at: the slot whose entry is most likely the flow's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Candidate(Slot);
-
-impl Candidate {
-    /// Nothing known.
-    pub const NONE: Candidate = Candidate(Slot::EMPTY);
-}
 
 /// A connection that a packet belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,7 +241,7 @@ impl ConnectionTable {
         let bucket = self.bucket(hash, 0);
         let candidates = bucket.candidates(hash);
         if candidates == 0 {
-            return Candidate::NONE;
+            return Candidate(Slot::EMPTY);
         }
         let slot = bucket.slot(candidates);
         prefetch(self.entries.as_ptr().wrapping_add(slot.index().0 as usize));

@@ -43,6 +43,20 @@ fn pass(connections: &mut Connections, now: Tick) -> usize {
     ended
 }
 
+/// What a worker does for a packet.
+fn step(
+    all: &mut Connections,
+    index: Index,
+    seen: Seen,
+    flags: Flags,
+    timeouts: &Timeouts,
+    now: Tick,
+) -> Option<(State, State)> {
+    let entry = all.entry(index);
+    entry.seen(now);
+    entry.life().changes(seen, flags).then(|| all.change(index, seen, flags, timeouts, now))?
+}
+
 #[test]
 fn a_nat_connection_is_found_from_both_sides_and_a_dr_connection_from_one() {
     let mut all = connections(8, 8);
@@ -88,7 +102,7 @@ fn idle_connections_expire_in_time_and_busy_ones_do_not() {
     let busy = all.open(&new(2, Method::Nat, State::SynRecv), &timeouts, Tick(0)).unwrap();
     let second = |s: u32| Tick(s * TICKS_PER_SECOND);
     for s in 1..=59 {
-        all.step(busy, Seen::In, Flags(Flags::ACK), &timeouts, second(s));
+        step(&mut all, busy, Seen::In, Flags(Flags::ACK), &timeouts, second(s));
         assert_eq!(pass(&mut all, second(s)), 0, "after {s} s");
     }
     assert_eq!(pass(&mut all, second(60)), 1);
@@ -104,7 +118,7 @@ fn a_shorter_timeout_counts_from_the_packet_that_brought_it() {
     let mut all = connections(8, 8);
     let timeouts = Timeouts::default();
     let index = all.open(&new(1, Method::Nat, State::Established), &timeouts, Tick(0)).unwrap();
-    let change = all.step(index, Seen::Out, Flags(Flags::RST), &timeouts, Tick::from_seconds(5));
+    let change = step(&mut all, index, Seen::Out, Flags(Flags::RST), &timeouts, Tick::from_seconds(5));
     assert_eq!(change, Some((State::Established, State::Close)));
     assert_eq!(pass(&mut all, Tick::from_seconds(15).after(u32::MAX)), 0);
     assert_eq!(pass(&mut all, Tick::from_seconds(15)), 1);
@@ -258,7 +272,7 @@ proptest! {
                 }
                 1 | 2 => if let Some((index, state, seen)) = model.get_mut(&client) {
                     let flags = Flags(if what == 1 { Flags::ACK } else { Flags::RST });
-                    all.step(*index, Seen::Out, flags, &timeouts, now);
+                    step(&mut all, *index, Seen::Out, flags, &timeouts, now);
                     *state = state::next(*state, Seen::Out, flags);
                     *seen = now;
                 },

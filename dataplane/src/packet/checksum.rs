@@ -34,12 +34,30 @@ fn fold_words(sum: u64) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// True where [`verify`] gives 0, for a header that is not all zeros. In words of 32 bits and in whatever byte order: what
-/// folds to all ones is a multiple of 0xffff, and stays one when its bytes are swapped.
+/// True where [`verify`] gives 0, for a header that is not all zeros. In words of 64 bits, whose carries count as ones (RFC
+/// 1071 §2), and in whatever byte order: what folds to all ones is a multiple of 0xffff, and stays one when its bytes
+/// are swapped.
 #[inline]
 pub fn is_right(header: &[u8; 20]) -> bool {
-    let (words, _) = header.as_chunks::<4>();
-    words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>() % 0xffff == 0
+    let (words, rest) = header.as_chunks::<8>();
+    let [a, b] = [words[0], words[1]].map(u64::from_ne_bytes);
+    let c = rest.first_chunk().map_or(0, |word| u32::from_ne_bytes(*word));
+    let (sum, first) = a.overflowing_add(b);
+    let (sum, second) = sum.overflowing_add(u64::from(c) + u64::from(first));
+    // No further carry: after one, what is left is far below 2^64.
+    (sum + u64::from(second)) % 0xffff == 0
+}
+
+/// ~m + (m - 0x0100), which is the same for every m whose high byte is not 0.
+const DECREMENT_HIGH_BYTE: u16 = 0xfeff;
+
+/// The checksum field that was `check` after one has been taken off the high byte of a word, as the time to live is, and
+/// nothing else.
+#[inline]
+pub fn decrement_high_byte(check: u16) -> u16 {
+    let sum = u32::from(!check) + u32::from(DECREMENT_HIGH_BYTE);
+    // Less than twice 0xffff: one carry at most, and none that comes of it.
+    !((sum + (sum >> 16)) as u16)
 }
 
 /// How an address and a port change, as what is to be added to the sums over them: Σ(~m + m') of RFC 1624,
@@ -62,14 +80,11 @@ impl Difference {
         Self(self.0 + u64::from(!old) + u64::from(new))
     }
 
-    /// One taken off the high byte of a word, as the time to live is: ~m + (m - 0x0100) is the same for every m.
-    pub const DECREMENT_HIGH_BYTE: Self = Self(0xfeff);
-
-    /// Adds another difference.
+    /// Adds one taken off the high byte of a word, as the time to live is.
     #[inline]
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self(self.0 + other.0)
+    pub fn decrement_high_byte(self) -> Self {
+        Self(self.0 + u64::from(DECREMENT_HIGH_BYTE))
     }
 
     /// The checksum field that was `check` before the change: HC' = ~(~HC + Σ(~m + m')).

@@ -93,17 +93,11 @@ impl<'a> Ipv4<'a> {
 #[inline]
 pub fn decrement_ttl(packet: &mut [u8]) -> bool {
     let Some(header) = packet.first_chunk_mut::<MIN_HEADER>() else { return false };
-    hop(header, Difference::DECREMENT_HIGH_BYTE)
-}
-
-/// The same, with the checksum corrected for `change`, which counts this one in.
-#[inline]
-fn hop(header: &mut [u8; MIN_HEADER], change: Difference) -> bool {
     if header[8] <= 1 {
         return false;
     }
     header[8] -= 1;
-    let check = change.apply(read_u16(header, 10));
+    let check = checksum::decrement_high_byte(read_u16(header, 10));
     header[10..12].copy_from_slice(&check.to_be_bytes());
     true
 }
@@ -121,13 +115,14 @@ pub enum Side {
 /// pseudo-header; `None`, and nothing done, where the packet must not go on.
 #[inline]
 pub fn readdress(packet: &mut [u8], side: Side, address: u32) -> Option<Difference> {
-    let header = packet.first_chunk_mut::<MIN_HEADER>()?;
+    let header = packet.first_chunk_mut::<MIN_HEADER>().filter(|header| header[8] > 1)?;
+    header[8] -= 1;
     let at = if side == Side::Source { 12 } else { 16 };
     let change = Difference::default().replace_u32(read_u32(header, at), address);
-    hop(header, change.and(Difference::DECREMENT_HIGH_BYTE)).then(|| {
-        header[at..at + 4].copy_from_slice(&address.to_be_bytes());
-        change
-    })
+    let check = change.decrement_high_byte().apply(read_u16(header, 10));
+    header[at..at + 4].copy_from_slice(&address.to_be_bytes());
+    header[10..12].copy_from_slice(&check.to_be_bytes());
+    Some(change)
 }
 
 /// Addresses that no packet from the network can rightly have as its source (RFC 1122 §3.2.1.3): this network,

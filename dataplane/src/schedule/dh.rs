@@ -6,15 +6,21 @@
 use std::net::Ipv4Addr;
 
 use super::hash::{fold, look_up, multiplicative};
-use super::{Arrival, Scheduler, Slots};
+use super::{Arrival, Scheduler, Slots, TableSizes};
 use crate::destination::Destinations;
 use crate::service::{Destination, Service};
 
-/// The number of slots, as a power of two: CONFIG_IP_VS_DH_TAB_BITS, by default.
-const SLOT_BITS: u32 = 8;
-
 #[derive(Debug)]
-pub(super) struct DestinationHashing;
+pub(super) struct DestinationHashing {
+    /// The number of slots, as a power of two.
+    slot_bits: u32,
+}
+
+impl DestinationHashing {
+    pub(super) fn new(sizes: &TableSizes) -> Self {
+        Self { slot_bits: sizes.dh_bits.into() }
+    }
+}
 
 impl Scheduler for DestinationHashing {
     fn schedule<'s>(
@@ -24,10 +30,10 @@ impl Scheduler for DestinationHashing {
         arrival: Arrival<'_>,
     ) -> Option<&'s Destination> {
         let address = fold(Ipv4Addr::from(arrival.flow.destination().0).into());
-        look_up(service, loads, false, |_| multiplicative(address, SLOT_BITS))
+        look_up(service, loads, false, |_| multiplicative(address, self.slot_bits))
     }
 
     fn slots(&self, destinations: &[Destination]) -> Slots {
-        (0..destinations.len() as u32).cycle().take(1 << SLOT_BITS).collect()
+        (0..destinations.len() as u32).cycle().take(1 << self.slot_bits).collect()
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn look_up<'s>(
     if !falls_back || !service.destinations().iter().any(|d| is_candidate(d, loads)) {
         return None;
     }
-    let slots = service.slot_count();
+    let slots = service.slots().count();
     let start = first % slots;
     let offsets = (start..slots).chain(0..start);
     let mut others = offsets.filter_map(|offset| service.in_slot(hash(offset)));

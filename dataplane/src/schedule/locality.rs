@@ -407,7 +407,7 @@ mod tests {
                         let n = addresses[((round * 7 + first) % 40) as usize];
                         table.update(address(n), Tick(round), |set| {
                             let length = set.servers.len() as u32;
-                            set.insert(n << 8 | (length + round) % 16, Tick(round));
+                            set.insert((n << 8) + (length + round) % 16, Tick(round));
                         });
                     }
                 });

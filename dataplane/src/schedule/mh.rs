@@ -10,15 +10,9 @@ use std::net::Ipv4Addr;
 use siphasher::sip::SipHasher13;
 
 use super::hash::{fold, look_up};
-use super::{Arrival, Flags, Scheduler, Slots, gcd};
+use super::{Arrival, Flags, Scheduler, Slots, TableSizes, gcd};
 use crate::destination::Destinations;
 use crate::service::{Destination, Service};
-
-/// The number of slots, a prime: the kernel's where it is built with CONFIG_IP_VS_MH_TAB_INDEX=12, its default.
-const SLOTS: u32 = 4093;
-
-/// Turns at a time are less than 2 to this power (half of the kernel's CONFIG_IP_VS_MH_TAB_INDEX).
-const TURN_BITS: u32 = 6;
 
 /// The key for the first slot of a destination's order, and for sources.
 const OFFSET_KEY: u64 = 2_654_435_761;
@@ -27,7 +21,39 @@ const OFFSET_KEY: u64 = 2_654_435_761;
 const STEP_KEY: u64 = 2_654_446_892;
 
 #[derive(Debug)]
-pub(super) struct MaglevHashing;
+pub(super) struct MaglevHashing {
+    /// The number of slots, a prime.
+    slots: u32,
+    /// Turns at a time are less than 2 to this power.
+    turn_bits: u32,
+}
+
+impl MaglevHashing {
+    pub(super) fn new(sizes: &TableSizes) -> Self {
+        Self { slots: sizes.mh_slots(), turn_bits: sizes.mh_turn_bits() }
+    }
+
+    /// Those that get slots, in the order in which they take them. A destination of weight 0 keeps the slots of its last
+    /// weight, so that they are its own again once it is back.
+    fn takers(&self, destinations: &[Destination]) -> Vec<Taker> {
+        let unit = destinations.iter().fold(0, |all, d| gcd(all, d.last_weight));
+        let highest = destinations.iter().map(|d| d.last_weight).max().unwrap_or(0).checked_div(unit);
+        let bits = highest.map_or(0, |highest| u32::BITS - highest.leading_zeros());
+        let shift = bits.saturating_sub(self.turn_bits);
+        let taking = (0..).zip(destinations).filter(|(_, d)| d.last_weight > 0);
+        taking
+            .map(|(place, d)| {
+                let value = fold(Ipv4Addr::from(d.address).into()).wrapping_add(d.port.into());
+                Taker {
+                    place,
+                    slot: hash(value, OFFSET_KEY) % self.slots,
+                    step: hash(value, STEP_KEY) % (self.slots - 1) + 1,
+                    turns: ((d.last_weight / unit) >> shift).max(1),
+                }
+            })
+            .collect()
+    }
+}
 
 /// The kernel's hash of one 32-bit number: SipHash-1-3 cut to 32 bits, its key twice the same word.
 #[inline]
@@ -51,31 +77,10 @@ impl Taker {
     /// Takes the next free slot of its order.
     fn take(&mut self, slots: &mut [Option<u32>]) {
         while slots[self.slot as usize].is_some() {
-            self.slot = (self.slot + self.step) % SLOTS;
+            self.slot = (self.slot + self.step) % slots.len() as u32;
         }
         slots[self.slot as usize] = Some(self.place);
     }
-}
-
-/// Those that get slots, in the order in which they take them. A destination of weight 0 keeps the slots of its last
-/// weight, so that they are its own again once it is back.
-fn takers(destinations: &[Destination]) -> Vec<Taker> {
-    let unit = destinations.iter().fold(0, |all, d| gcd(all, d.last_weight));
-    let highest = destinations.iter().map(|d| d.last_weight).max().unwrap_or(0).checked_div(unit);
-    let bits = highest.map_or(0, |highest| u32::BITS - highest.leading_zeros());
-    let shift = bits.saturating_sub(TURN_BITS);
-    let taking = (0..).zip(destinations).filter(|(_, d)| d.last_weight > 0);
-    taking
-        .map(|(place, d)| {
-            let value = fold(Ipv4Addr::from(d.address).into()).wrapping_add(d.port.into());
-            Taker {
-                place,
-                slot: hash(value, OFFSET_KEY) % SLOTS,
-                step: hash(value, STEP_KEY) % (SLOTS - 1) + 1,
-                turns: ((d.last_weight / unit) >> shift).max(1),
-            }
-        })
-        .collect()
 }
 
 impl Scheduler for MaglevHashing {
@@ -94,12 +99,12 @@ impl Scheduler for MaglevHashing {
     }
 
     fn slots(&self, destinations: &[Destination]) -> Slots {
-        let mut takers = takers(destinations);
+        let mut takers = self.takers(destinations);
         if takers.is_empty() {
             return Slots::default();
         }
-        let mut slots = vec![None; SLOTS as usize];
-        let mut free = SLOTS;
+        let mut slots = vec![None; self.slots as usize];
+        let mut free = self.slots;
         while free > 0 {
             for taker in &mut takers {
                 let turns = taker.turns.min(free);

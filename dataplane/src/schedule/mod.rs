@@ -42,8 +42,8 @@ pub trait Scheduler: Debug + Send + Sync {
         arrival: Arrival<'_>,
     ) -> Option<&'s Destination>;
 
-    /// Lays out slots for these destinations, the one added last first. For schedulers that look up a hash; called by
-    /// control before it publishes a service.
+    /// Lays out what follows from these destinations, the one added last first: slots for schedulers that look up a hash,
+    /// say. Called by control before it publishes a service.
     fn slots(&self, destinations: &[Destination]) -> Slots {
         let _ = destinations;
         Slots::default()
@@ -128,8 +128,68 @@ impl Default for Settings {
     }
 }
 
+/// How many slots the hashing schedulers have. A kernel's are chosen when it is built; where directors are to agree with
+/// it, or with each other, theirs must be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSizes {
+    /// dh's, as a power of two: from 4 to 20 (CONFIG_IP_VS_DH_TAB_BITS).
+    dh_bits: u8,
+    /// sh's, likewise (CONFIG_IP_VS_SH_TAB_BITS).
+    sh_bits: u8,
+    /// mh's, as a place in [`Self::MH_SLOTS`].
+    mh_place: u8,
+}
+
+impl Default for TableSizes {
+    fn default() -> Self {
+        Self { dh_bits: 8, sh_bits: 8, mh_place: 4 }
+    }
+}
+
+impl TableSizes {
+    /// The fewest slots of dh and sh.
+    pub const LEAST: u32 = 1 << 4;
+    /// The most slots of dh and sh.
+    pub const MOST: u32 = 1 << 20;
+    /// The numbers of slots that mh can have, all prime (CONFIG_IP_VS_MH_TAB_INDEX from 8 on).
+    pub const MH_SLOTS: [u32; 10] = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131_071];
+
+    fn bits(slots: u32) -> Option<u8> {
+        let fits = slots.is_power_of_two() && (Self::LEAST..=Self::MOST).contains(&slots);
+        fits.then(|| slots.trailing_zeros() as u8)
+    }
+
+    /// With so many slots for dh; `None` unless a power of two from [`Self::LEAST`] to [`Self::MOST`].
+    #[must_use]
+    pub fn with_dh(self, slots: u32) -> Option<Self> {
+        Some(Self { dh_bits: Self::bits(slots)?, ..self })
+    }
+
+    /// With so many slots for sh; `None` unless a power of two from [`Self::LEAST`] to [`Self::MOST`].
+    #[must_use]
+    pub fn with_sh(self, slots: u32) -> Option<Self> {
+        Some(Self { sh_bits: Self::bits(slots)?, ..self })
+    }
+
+    /// With so many slots for mh; `None` unless one of [`Self::MH_SLOTS`].
+    #[must_use]
+    pub fn with_mh(self, slots: u32) -> Option<Self> {
+        let place = Self::MH_SLOTS.iter().position(|known| *known == slots)?;
+        Some(Self { mh_place: place as u8, ..self })
+    }
+
+    fn mh_slots(&self) -> u32 {
+        Self::MH_SLOTS[usize::from(self.mh_place)]
+    }
+
+    /// Half of the kernel's CONFIG_IP_VS_MH_TAB_INDEX.
+    fn mh_turn_bits(&self) -> u32 {
+        (u32::from(self.mh_place) + 8) / 2
+    }
+}
+
 /// What a scheduler has laid out for a service's destinations. For those that look up a hash, slot by slot the place of
-/// the destination in it; for others a number for each destination, by place.
+/// the destination in it; for lblc and lblcr a number for each destination, by place; for wrr two numbers of the weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slots(Box<[u32]>);
 
@@ -170,34 +230,34 @@ pub struct Registered {
     pub name: &'static str,
     /// The names of its flags, flag 1 first.
     pub flags: &'static [&'static str],
-    make: fn() -> Arc<dyn Scheduler>,
+    make: fn(&TableSizes) -> Arc<dyn Scheduler>,
 }
 
 const fn entry(
     name: &'static str,
     flags: &'static [&'static str],
-    make: fn() -> Arc<dyn Scheduler>,
+    make: fn(&TableSizes) -> Arc<dyn Scheduler>,
 ) -> Registered {
     Registered { name, flags, make }
 }
 
 /// Every scheduler there is.
 pub const SCHEDULERS: [Registered; 15] = [
-    entry("rr", &[], || Arc::<rr::RoundRobin>::default()),
-    entry("wrr", &[], || Arc::<wrr::WeightedRoundRobin>::default()),
-    entry("lc", &[], || Arc::new(lc::LeastConnections)),
-    entry("wlc", &[], || Arc::new(wlc::WeightedLeastConnections)),
-    entry("lblc", &[], || Arc::<lblc::LocalityLeastConnections>::default()),
-    entry("lblcr", &[], || Arc::<lblcr::ReplicatedLeastConnections>::default()),
-    entry("dh", &[], || Arc::new(dh::DestinationHashing)),
-    entry("sh", &["sh-fallback", "sh-port"], || Arc::new(sh::SourceHashing)),
-    entry("sed", &[], || Arc::new(sed::ShortestExpectedDelay)),
-    entry("nq", &[], || Arc::new(nq::NeverQueue)),
-    entry("fo", &[], || Arc::new(fo::Failover)),
-    entry("ovf", &[], || Arc::new(ovf::Overflow)),
-    entry("mh", &["mh-fallback", "mh-port"], || Arc::new(mh::MaglevHashing)),
-    entry("twos", &[], || Arc::<twos::PowerOfTwo>::default()),
-    entry("conhash", &["conhash-quic", "conhash-port"], || Arc::new(conhash::ConsistentHashing)),
+    entry("rr", &[], |_| Arc::<rr::RoundRobin>::default()),
+    entry("wrr", &[], |_| Arc::<wrr::WeightedRoundRobin>::default()),
+    entry("lc", &[], |_| Arc::new(lc::LeastConnections)),
+    entry("wlc", &[], |_| Arc::new(wlc::WeightedLeastConnections)),
+    entry("lblc", &[], |_| Arc::<lblc::LocalityLeastConnections>::default()),
+    entry("lblcr", &[], |_| Arc::<lblcr::ReplicatedLeastConnections>::default()),
+    entry("dh", &[], |sizes| Arc::new(dh::DestinationHashing::new(sizes))),
+    entry("sh", &["sh-fallback", "sh-port"], |sizes| Arc::new(sh::SourceHashing::new(sizes))),
+    entry("sed", &[], |_| Arc::new(sed::ShortestExpectedDelay)),
+    entry("nq", &[], |_| Arc::new(nq::NeverQueue)),
+    entry("fo", &[], |_| Arc::new(fo::Failover)),
+    entry("ovf", &[], |_| Arc::new(ovf::Overflow)),
+    entry("mh", &["mh-fallback", "mh-port"], |sizes| Arc::new(mh::MaglevHashing::new(sizes))),
+    entry("twos", &[], |_| Arc::<twos::PowerOfTwo>::default()),
+    entry("conhash", &["conhash-quic", "conhash-port"], |_| Arc::new(conhash::ConsistentHashing)),
 ];
 
 /// The names of all schedulers.
@@ -211,9 +271,14 @@ pub const NAMES: [&str; SCHEDULERS.len()] = {
     names
 };
 
-/// A new scheduler of this name.
+/// A new scheduler of this name, with tables as large as the kernel's are by default.
 pub fn by_name(name: &str) -> Option<Arc<dyn Scheduler>> {
-    SCHEDULERS.iter().find(|s| s.name == name).map(|s| (s.make)())
+    sized(name, &TableSizes::default())
+}
+
+/// A new scheduler of this name, with tables of these sizes.
+pub fn sized(name: &str, sizes: &TableSizes) -> Option<Arc<dyn Scheduler>> {
+    SCHEDULERS.iter().find(|s| s.name == name).map(|s| (s.make)(sizes))
 }
 
 /// The names of a scheduler's flags, flag 1 first.

@@ -28,4 +28,13 @@ impl Scheduler for RoundRobin {
             }
         }
     }
+
+    /// Where the one deleted was the first of all, the next turn is the first one's again, be it new.
+    fn changed(&self, destinations: &[Destination]) {
+        let last = self.0.load(Ordering::Relaxed);
+        if destinations.first().is_none_or(|first| first.sequence < last) {
+            // Where a worker has been faster, turns go on from the one that it chose.
+            let _ = self.0.compare_exchange(last, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
 }

@@ -7,15 +7,21 @@
 use std::net::Ipv4Addr;
 
 use super::hash::{fold, look_up, multiplicative};
-use super::{Arrival, Flags, Scheduler, Slots};
+use super::{Arrival, Flags, Scheduler, Slots, TableSizes};
 use crate::destination::Destinations;
 use crate::service::{Destination, Service};
 
-/// The number of slots, as a power of two: CONFIG_IP_VS_SH_TAB_BITS, by default.
-const SLOT_BITS: u32 = 8;
-
 #[derive(Debug)]
-pub(super) struct SourceHashing;
+pub(super) struct SourceHashing {
+    /// The number of slots, as a power of two.
+    slot_bits: u32,
+}
+
+impl SourceHashing {
+    pub(super) fn new(sizes: &TableSizes) -> Self {
+        Self { slot_bits: sizes.sh_bits.into() }
+    }
+}
 
 impl Scheduler for SourceHashing {
     fn schedule<'s>(
@@ -27,12 +33,12 @@ impl Scheduler for SourceHashing {
         let (address, port) = arrival.flow.source();
         let port = if service.flags().contains(Flags::SECOND) { port } else { 0 };
         let source = fold(Ipv4Addr::from(address).into()).wrapping_add(port.into());
-        let slot = multiplicative(source, SLOT_BITS);
+        let slot = multiplicative(source, self.slot_bits);
         look_up(service, loads, service.flags().contains(Flags::FIRST), |offset| slot + offset)
     }
 
     fn slots(&self, destinations: &[Destination]) -> Slots {
         let row = |(place, d): (u32, &Destination)| std::iter::repeat_n(place, d.weight.max(1) as usize);
-        (0..).zip(destinations).flat_map(row).cycle().take(1 << SLOT_BITS).collect()
+        (0..).zip(destinations).flat_map(row).cycle().take(1 << self.slot_bits).collect()
     }
 }

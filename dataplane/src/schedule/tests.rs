@@ -1,5 +1,7 @@
 //! Every choice as a Linux kernel made it: the recordings in tests/data/sched.
 
+mod properties;
+
 use super::*;
 use crate::conn::{Method, State};
 
@@ -231,11 +233,129 @@ fn destination_addresses_go_where_a_linux_kernel_sends_them() {
 }
 
 #[test]
+fn tables_have_the_sizes_asked_for() {
+    let (bench, default) = (Bench::new("rr", &[1, 2, 3]), TableSizes::default());
+    for (dh, sh, mh) in [(16, 1 << 20, 251), (1 << 20, 16, 131_071), (256, 256, 4093)] {
+        let sizes = default.with_dh(dh).and_then(|s| s.with_sh(sh)).and_then(|s| s.with_mh(mh)).unwrap();
+        for (name, slots) in [("dh", dh), ("sh", sh), ("mh", mh)] {
+            let laid_out = sized(name, &sizes).unwrap().slots(&bench.destinations);
+            assert_eq!(laid_out.count(), slots, "{name}");
+            assert!((0..3).all(|place| laid_out.position(place).is_some()), "{name}");
+        }
+        assert_eq!(sizes == default, mh == 4093);
+    }
+    for slots in [0, 8, 255, 1 << 21] {
+        assert_eq!((default.with_dh(slots), default.with_sh(slots)), (None, None));
+    }
+    assert_eq!(default.with_mh(256), None);
+}
+
+#[test]
 fn turns_go_on_where_they_were_when_the_last_one_is_deleted() {
     let mut bench = Bench::new("rr", &[1, 1, 1, 1]);
     assert_eq!(bench.connect_many(2, State::Established), ["r4", "r3"]);
     bench.delete(3);
     assert_eq!(bench.connect_many(4, State::Established), ["r2", "r1", "r4", "r2"]);
+}
+
+#[test]
+fn a_new_server_has_the_turn_of_the_first_one_deleted() {
+    let mut bench = Bench::new("rr", &[1, 1, 1]);
+    assert_eq!(bench.connect_many(1, State::Established), ["r3"]);
+    bench.delete(3);
+    bench.add(3, 4, 80, 1);
+    assert_eq!(bench.connect_many(4, State::Established), ["r3", "r2", "r1", "r3"]);
+    bench.delete(2);
+    bench.add(2, 5, 80, 1);
+    assert_eq!(bench.connect_many(4, State::Established), ["r1", "r2", "r3", "r1"]);
+}
+
+#[test]
+fn an_address_finds_its_server_again_when_that_is_back() {
+    for name in ["lblc", "lblcr"] {
+        let mut bench = Bench::new(name, &[1, 1, 5]);
+        assert_eq!(bench.connect_many(1, State::Established), ["r3"], "{name}");
+        bench.delete(3);
+        // By another number and as the newest, and yet the same server.
+        let others = Flow::new(6, (CLIENT, 20_000), (VIP + 1, 80));
+        assert_eq!(bench.connect_as(&bench.service(), others, Tick(0), State::Established), "r2", "{name}");
+        bench.change(|d| {
+            let (address, method) = (0xc000_0267, Method::Nat);
+            d.push(Destination { id: 9, sequence: 9, address, port: 80, weight: 1, last_weight: 1, method });
+        });
+        for server in [1, 2] {
+            bench.set_weight(server, 60_000);
+        }
+        assert_eq!(bench.connect_many(1, State::Established), ["r9"], "{name}");
+    }
+}
+
+#[test]
+fn a_set_of_servers_loses_its_busiest_in_time() {
+    let bench = Bench::new("lblcr", &[1, 1, 1]);
+    let (service, flow) = (bench.service(), Flow::new(6, (CLIENT, 20_000), (VIP, 80)));
+    let connect = |seconds| bench.connect_as(&service, flow, Tick::from_seconds(seconds), State::Established);
+    let day = 24 * 60 * 60;
+    let crowded: Vec<_> = (0..6).map(|_| connect(0)).collect();
+    assert_eq!(crowded, ["r3", "r3", "r2", "r2", "r1", "r1"]);
+    for id in 1..=3 {
+        bench.loads.ended(id, State::Established);
+        bench.loads.ended(id, State::Established);
+    }
+    // The set is r1, r2, r3, and r1 is to be its busiest.
+    for _ in 0..200 {
+        bench.loads.opening(1, State::TimeWait);
+    }
+    bench.loads.opening(2, State::TimeWait);
+    assert_eq!(connect(day), "r3");
+    bench.loads.ended(3, State::Established);
+    assert_eq!(connect(day + 1), "r3", "older than a day by now, and r1 leaves");
+    for _ in 0..2 {
+        bench.loads.opening(2, State::Established);
+    }
+    // r3 and r2 are left, and who is not in the set gets nothing as long as they are not crowded.
+    for _ in 0..200 {
+        bench.loads.ended(1, State::TimeWait);
+    }
+    assert_eq!(connect(day + 2), "r3");
+}
+
+#[test]
+fn two_random_picks_are_fair_and_the_less_loaded_wins() {
+    let share = |bench: &Bench, server: &str| {
+        let (service, flow) = (bench.service(), Flow::new(6, (CLIENT, 20_000), (VIP, 80)));
+        let arrival = Arrival { flow, now: Tick(0), datagram: &[], settings: Settings::default() };
+        let chosen =
+            (0..70_000).map(|_| bench.scheduler.schedule(&service, &bench.loads, arrival).unwrap().id);
+        chosen.filter(|id| format!("r{id}") == server).count() as f64 / 70_000.0
+    };
+    // Without load the first pick wins. Of the kernel's 7 chances, the first server in the list has one too many.
+    let bench = Bench::new("twos", &[1, 2, 3]);
+    for (server, expected) in [("r3", 4.0 / 7.0), ("r2", 2.0 / 7.0), ("r1", 1.0 / 7.0)] {
+        let share = share(&bench, server);
+        assert!((share - expected).abs() < 0.01, "{server}: {share}");
+    }
+    // A busy server is chosen where both picks are its own.
+    let bench = Bench::new("twos", &[1, 1]);
+    bench.loads.opening(1, State::Established);
+    let busy = share(&bench, "r1");
+    assert!((busy - 1.0 / 9.0).abs() < 0.01, "{busy}");
+}
+
+#[test]
+fn random_picks_of_a_linux_kernel_are_among_ours() {
+    for (title, lines) in sections(include_str!("../../tests/data/sched/twos.txt")) {
+        let (expected, got) = section("twos", title, &lines);
+        let count = |all: &[String], server: &str| all.iter().filter(|s| *s == server).count();
+        assert_eq!(count(&got, NOBODY), count(&expected, NOBODY), "{title}");
+        for server in ["r1", "r2", "r3"] {
+            let (ours, theirs) = (count(&got, server), count(&expected, server));
+            // Five standard deviations of the difference of two counts of so many.
+            let most = 5.0 * (expected.len() as f64 / 2.0).sqrt();
+            assert!((ours as f64 - theirs as f64).abs() < most, "{title}: {server} {ours}, kernel {theirs}");
+            assert!(ours == 0 || theirs > 0 || expected.len() < 9, "{title}: {server} {ours}, kernel 0");
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Arrival, Scheduler, gcd, is_candidate};
+use super::{Arrival, Scheduler, Slots, gcd, is_candidate};
 use crate::destination::Destinations;
 use crate::service::{Destination, Service};
 
@@ -33,7 +33,7 @@ impl Mark {
     /// The next turn, and the mark after it.
     fn advance<'s>(self, service: &'s Service, loads: &Destinations) -> (Option<&'s Destination>, Mark) {
         let destinations = service.destinations();
-        let (step, top) = step_and_top(destinations);
+        let (step, top) = service.slots().at(0).zip(service.slots().at(1)).unwrap_or_default();
         if top == 0 {
             return (None, self);
         }
@@ -55,7 +55,7 @@ impl Mark {
                 place += 1;
             }
             place = 0;
-            threshold -= i64::from(step);
+            threshold = next_threshold(threshold, step, destinations, loads);
             if threshold <= 0 {
                 threshold = i64::from(top);
                 if lowest || stop_at.is_none() {
@@ -69,6 +69,15 @@ impl Mark {
             }
         }
     }
+}
+
+/// The threshold of the next round. The kernel goes down step by step; so many steps as nobody can reach, if the one of
+/// highest weight is overloaded, say, are taken at once, but the lowest threshold above 0 is never left out.
+fn next_threshold(threshold: i64, step: u32, destinations: &[Destination], loads: &Destinations) -> i64 {
+    let candidates = destinations.iter().filter(|d| is_candidate(d, loads));
+    let reachable = i64::from(candidates.map(|d| d.weight).max().unwrap_or(0).max(step));
+    let (next, step) = (threshold - i64::from(step), i64::from(step));
+    next - (next - reachable + step - 1).max(0) / step * step
 }
 
 /// The greatest common divisor of the weights, and the highest threshold that is a multiple of it above 0.
@@ -96,6 +105,11 @@ impl Scheduler for WeightedRoundRobin {
                 Err(now) => word = now,
             }
         }
+    }
+
+    /// Step and top, which a choice would else have to go over all destinations for.
+    fn slots(&self, destinations: &[Destination]) -> Slots {
+        <[u32; 2]>::from(step_and_top(destinations)).into_iter().collect()
     }
 
     /// The round begins again, and the threshold is kept where the new weights allow it.

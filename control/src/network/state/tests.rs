@@ -40,8 +40,8 @@ fn mac(state: &State, address: IpAddr) -> Option<MacAddr> {
     network.set_routes([("0.0.0.0/0".parse().unwrap(), Some(hop))]);
     match network.resolve(address) {
         Ok(id) => network.adjacency(id).map(|a| {
-            assert_eq!((a.port, a.source), (PORT, OWN));
-            a.destination
+            assert_eq!((a.port(), a.source()), (PORT, OWN));
+            a.destination()
         }),
         Err(Unreachable::Unresolved { .. }) => None,
         Err(e) => panic!("{e:?}"),

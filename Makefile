@@ -3,16 +3,19 @@
 #
 #   make demo [MODE=nat|dr] [WIRE=af-packet|af-xdp] [KEEP=1]
 #   make bench [QUICK=1] measures director; a table, target/bench/bench.json and a plot, bench.svg
+#   make record-instructions   writes down how many instructions the fast path takes, for `make test` to compare with
+#   make replay FILE=path   replays a recording of IPVS against a throw-away director and shows what differs; no root
 #   make stop            takes down the labs that KEEP=1 left up
 
 MODE ?= nat
 WIRE ?= af-packet
 KEEP ?=
 QUICK ?=
+FILE ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo bench stop test deps root build check test-unit test-loom test-e2e test-asan
+.PHONY: help demo bench replay record-instructions stop test deps root build check test-unit test-loom test-instructions test-e2e test-asan
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -29,7 +32,13 @@ bench: root deps
 stop:
 	target/release/demo --stop
 
-test: root deps check test-unit test-loom test-e2e test-asan
+# Without `deps`: it needs no DPDK.
+replay:
+	@test -n "$(FILE)" || { echo "which recording? make replay FILE=path" >&2; exit 1; }
+	@cargo build --quiet -p replay
+	@target/debug/replay "$(FILE)"
+
+test: root deps check test-unit test-loom test-instructions test-e2e test-asan
 
 root:
 	@test "$$(id -u)" = 0 || { echo "please run as root (sudo make ...): the lab makes network namespaces" >&2; exit 1; }
@@ -51,6 +60,13 @@ test-unit: deps
 # The connection table under every interleaving that loom can find. Its own target directory, because the flag rebuilds everything.
 test-loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p dataplane --release --lib models
+
+# How many instructions a packet takes, as the shipped profile compiles it: repeatable, where times are not.
+test-instructions: deps
+	cargo bench -p dataplane --bench instructions
+
+record-instructions: deps
+	RECORD_INSTRUCTIONS=1 cargo bench -p dataplane --bench instructions
 
 # One after the other: each lab's director wants a core for itself.
 test-e2e: root build

@@ -45,6 +45,9 @@ const FIRST_NETWORK: Duration = Duration::from_secs(5);
 /// How often rates are looked at, and what nobody uses any more is freed.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long to rest while workers take a new snapshot.
+const SETTLING: Duration = Duration::from_micros(20);
+
 /// Runs the daemon until it is told to stop. `cores` are those it may use.
 pub fn run(config: &Config, cores: &[usize]) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -109,6 +112,7 @@ async fn serve(
                 let (ports, queues) = (ports.clone(), config.cores.len() as u16);
                 Box::new(move || ports.iter().map(|port| port.info(queues)).collect())
             },
+            wait: Box::new(|| std::thread::sleep(SETTLING)),
             servers: Box::new(move |servers| resolver.set_kept(servers.iter().copied().collect())),
         },
     )

@@ -33,6 +33,8 @@ pub struct Surroundings {
     pub now: Box<dyn Fn() -> Tick>,
     /// The ports and what their drivers say of them.
     pub ports: Box<dyn Fn() -> Vec<PortInfo>>,
+    /// Lets a moment go by, for workers to take a new snapshot: sleeps, or runs the worker where it has no thread of its own.
+    pub wait: Box<dyn Fn()>,
     /// To be told the real servers' addresses whenever they change: their neighbours are to be kept resolved.
     pub servers: ServersListener,
 }
@@ -126,7 +128,7 @@ impl Workers {
                 let seconds = PATIENCE.as_secs();
                 return Err(format!("a worker has not taken the new configuration within {seconds} s"));
             }
-            std::thread::sleep(Duration::from_micros(20));
+            (self.surroundings.wait)();
         }
         Ok(())
     }

@@ -12,25 +12,13 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Daemon, everything, finish, recording, split};
+use common::{Daemon, finish, split};
 use control::model::Protocol;
 use control::protocol::MAX_LINE;
 use control::running::ConnectionRow;
 use control::server::{BindError, Server, SocketOptions};
 use control::supported;
 use serde_json::{Value, json};
-
-#[test]
-fn the_recordings_come_out_of_lbctl_too() {
-    for text in [include_str!("data/errors.txt"), include_str!("data/lists.txt")] {
-        let daemon = Daemon::start(everything, |_| {});
-        for step in recording(text) {
-            let printed = daemon.command("ipvsadm", &step.words, "").recorded();
-            assert_eq!(printed, step.printed, "line {}: ipvsadm {}", step.line, step.words.join(" "));
-        }
-        daemon.stop();
-    }
-}
 
 #[test]
 fn what_the_dataplane_cannot_do_is_refused_and_nothing_is_changed() {

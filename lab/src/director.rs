@@ -210,6 +210,21 @@ impl Director {
         }
     }
 
+    /// The id of its thread whose name begins so.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn thread(&self, name: &str) -> Result<u32> {
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.process.id()));
+        for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {}", tasks.display()))? {
+            let task = task?;
+            if fs::read_to_string(task.path().join("comm"))?.starts_with(name) {
+                return task.file_name().to_string_lossy().parse().context("a thread's id is a number");
+            }
+        }
+        bail!("director has no thread {name}")
+    }
+
     /// Where it logs to.
     pub fn log_path(&self) -> &Path {
         self.process.log_path()

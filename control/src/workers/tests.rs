@@ -73,8 +73,12 @@ impl Scene {
                 std::thread::yield_now();
             }
         });
-        let surroundings =
-            Surroundings { now: Box::new(|| Tick(0)), ports: Box::new(Vec::new), servers: Box::new(|_| {}) };
+        let surroundings = Surroundings {
+            now: Box::new(|| Tick(0)),
+            ports: Box::new(Vec::new),
+            wait: Box::new(std::thread::yield_now),
+            servers: Box::new(|_| {}),
+        };
         let workers = Workers::new(shared.clone(), publisher, first, vec![(1, counters)], surroundings);
         let director = Director::new(workers, 8, Instant::now());
         Self { director, incoming, sent, shared, stop, worker: Some(worker), client: 0 }

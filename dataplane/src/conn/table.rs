@@ -163,12 +163,18 @@ impl ConnectionTable {
     /// A table of `buckets` buckets (a power of two) and room for `capacity` connections, for `workers` workers.
     /// The hash is seeded at random, so that nobody outside can choose flows that meet in one bucket.
     pub fn new(buckets: usize, capacity: u32, workers: usize) -> io::Result<Self> {
+        Self::with_seeds(buckets, capacity, workers, seeds())
+    }
+
+    /// The same with a hash that is seeded with these numbers: for replays, which are to take the same way every time, and
+    /// never where packets of strangers come in.
+    pub fn with_seeds(buckets: usize, capacity: u32, workers: usize, seeds: [u64; 2]) -> io::Result<Self> {
         if !buckets.is_power_of_two() || buckets <= REACH as usize || buckets > 1 << 32 {
             let message = "the number of buckets is not a power of two between 8 and 2^32";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         Ok(Self {
-            seeds: seeds(),
+            seeds,
             buckets: Region::new(buckets)?,
             entries: Region::new(capacity as usize)?,
             shared: Shared::new(capacity),

@@ -10,6 +10,7 @@ mod frames;
 mod linux;
 mod load;
 mod network;
+mod silence;
 mod statistics;
 mod two_workers;
 mod udp;

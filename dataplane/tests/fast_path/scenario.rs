@@ -1,0 +1,165 @@
+//! What is counted: one way of packets each, long enough that its ends do not matter.
+
+use std::fmt;
+use std::rc::Rc;
+
+use anyhow::{Context, Result, ensure};
+use dataplane::conn::Method;
+use dataplane::wire::{BURST, Burst, Wire};
+
+use crate::support::{Director, Loop, Phase, Setup, Transport, client};
+
+/// Connections, packets or rounds of a scenario.
+const THINGS: u32 = 4096;
+
+/// What a director does with a packet, or without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Nothing: the wire alone.
+    Wire,
+    /// A client's packet of an established connection.
+    In(Method, Transport),
+    /// A server's packet of an established connection.
+    Out(Transport),
+    /// The first packet of a connection.
+    Open(Method, Transport),
+    /// A connection's end by its timeout.
+    Expire(Method, Transport),
+    /// A packet that is for Linux.
+    Linux,
+    /// A round without a packet.
+    Idle,
+}
+
+/// A way, and how many packets come at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    way: Way,
+    burst: usize,
+}
+
+/// All that is counted.
+pub fn all() -> impl Iterator<Item = Scenario> {
+    use Method::{DirectRouting as Dr, Nat};
+    use Transport::{Tcp, Udp};
+    let packets = [
+        Way::Wire,
+        Way::In(Dr, Tcp),
+        Way::In(Dr, Udp),
+        Way::In(Nat, Tcp),
+        Way::In(Nat, Udp),
+        Way::Out(Tcp),
+        Way::Out(Udp),
+        Way::Open(Dr, Tcp),
+        Way::Open(Dr, Udp),
+        Way::Open(Nat, Tcp),
+        Way::Open(Nat, Udp),
+        Way::Linux,
+    ];
+    let packets = packets.into_iter().flat_map(|way| [1, BURST].map(|burst| Scenario { way, burst }));
+    let rest = [Way::Expire(Dr, Udp), Way::Expire(Nat, Tcp), Way::Idle];
+    packets.chain(rest.map(|way| Scenario { way, burst: 0 }))
+}
+
+/// The scenario of this name.
+pub fn named(name: &str) -> Result<Scenario> {
+    all().find(|scenario| scenario.name() == name).with_context(|| format!("there is no scenario {name}"))
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let method = |method| match method {
+            Method::DirectRouting => "dr",
+            Method::Nat => "nat",
+        };
+        let transport = |transport| match transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        };
+        match *self {
+            Self::Wire => write!(f, "wire"),
+            Self::In(by, of) => write!(f, "{}_in_{}", method(by), transport(of)),
+            Self::Out(of) => write!(f, "nat_out_{}", transport(of)),
+            Self::Open(by, of) => write!(f, "{}_open_{}", method(by), transport(of)),
+            Self::Expire(by, of) => write!(f, "{}_expire_{}", method(by), transport(of)),
+            Self::Linux => write!(f, "to_linux"),
+            Self::Idle => write!(f, "idle"),
+        }
+    }
+}
+
+impl Scenario {
+    /// Its name in reports and recordings.
+    pub fn name(&self) -> String {
+        let way = self.way;
+        if self.burst == 0 { way.to_string() } else { format!("{way}_{}", self.burst) }
+    }
+
+    /// How many packets, connections or rounds are counted.
+    pub fn things(&self) -> u32 {
+        THINGS
+    }
+
+    /// Does it, and checks that it was done.
+    pub fn run(&self) -> Result<()> {
+        let method = match self.way {
+            Way::In(method, _) | Way::Open(method, _) | Way::Expire(method, _) => method,
+            Way::Out(_) => Method::Nat,
+            Way::Wire | Way::Linux | Way::Idle => Method::DirectRouting,
+        };
+        let setup = Setup { kernel: Some(THINGS as usize), ..Setup::new(method)? };
+        let mut director = Director::new(&setup)?;
+        let clients = |transport, phase| (0..THINGS).map(move |flow| client(transport, flow, phase));
+        let frames: Vec<_> = match self.way {
+            Way::In(_, transport) => {
+                director.establish(transport, THINGS)?;
+                clients(transport, Phase::Established).collect()
+            }
+            Way::Out(transport) => director.establish(transport, THINGS)?,
+            Way::Expire(_, transport) => {
+                director.establish(transport, THINGS)?;
+                director.skip(3600);
+                Vec::new()
+            }
+            Way::Open(_, transport) => clients(transport, Phase::Opening).collect(),
+            // Nobody's connection.
+            Way::Linux => clients(Transport::Tcp, Phase::Established).collect(),
+            Way::Wire => clients(Transport::Udp, Phase::Established).collect(),
+            Way::Idle => Vec::new(),
+        };
+        director.wire.load(&Rc::from(frames), self.burst);
+        let before = director.totals();
+        match self.way {
+            Way::Wire => counted(|| pass_by(&mut director.wire)),
+            Way::Idle => counted(|| (0..THINGS).for_each(|_| director.poll())),
+            Way::Expire(..) => counted(|| director.poll_until_expired()),
+            _ => counted(|| director.poll_all()),
+        }
+        let (after, things) = (director.totals(), u64::from(THINGS));
+        let done = match self.way {
+            Way::Linux => after.to_kernel - before.to_kernel == things,
+            Way::In(..) | Way::Out(_) => after.forwarded - before.forwarded == things,
+            Way::Open(..) => after.forwarded == things && director.connections() == THINGS,
+            Way::Wire | Way::Idle | Way::Expire(..) => after == before && director.connections() == 0,
+        };
+        ensure!(done, "{} did not go the way that it should: {after:?}", self.name());
+        Ok(())
+    }
+}
+
+/// What callgrind counts is what happens in here.
+#[inline(never)]
+fn counted(work: impl FnOnce()) {
+    work();
+}
+
+fn pass_by(wire: &mut Loop) {
+    loop {
+        let mut burst = Burst::new();
+        wire.receive(&mut burst);
+        if burst.is_empty() {
+            return;
+        }
+        wire.send(&mut burst);
+    }
+}

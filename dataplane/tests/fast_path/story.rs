@@ -1,0 +1,249 @@
+//! Everything that can happen to a packet, and to a worker without one.
+
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+
+use anyhow::{Result, ensure};
+use dataplane::conn::Method;
+use dataplane::counters::{Drop, Totals};
+use dataplane::wire::BURST;
+
+use crate::support::{Director, Phase, SERVERS, SERVICE, Setup, Transport, client, network, packet};
+
+/// Packets of a story: more than a burst, and not a multiple of one.
+const PACKETS: u32 = 200;
+
+/// One thing that happens.
+pub struct Story {
+    /// What it is.
+    pub name: &'static str,
+    /// To whom, with everything ready.
+    pub director: Director,
+    /// It happens.
+    pub happens: fn(&mut Director),
+    /// Whether it has, by the counters before and after.
+    pub happened: fn(&Totals, &Totals) -> bool,
+}
+
+/// All stories.
+pub fn all() -> Result<Vec<Story>> {
+    let mut stories = vec![
+        expiry()?,
+        from_linux()?,
+        snapshot(true)?,
+        snapshot(false)?,
+        neighbour_found()?,
+        neighbour_lost()?,
+        destination_gone()?,
+    ];
+    for transport in [Transport::Tcp, Transport::Udp] {
+        for method in [Method::DirectRouting, Method::Nat] {
+            stories.extend([new(method, transport)?, established(method, transport)?]);
+        }
+        stories.push(reply(transport)?);
+    }
+    stories.extend([closed_and_opened_again()?, closing()?]);
+    stories.extend(dropped()?);
+    Ok(stories)
+}
+
+fn forwarded(before: &Totals, after: &Totals) -> bool {
+    after.forwarded - before.forwarded == u64::from(PACKETS)
+}
+
+fn clients(transport: Transport, phase: Phase) -> Vec<Vec<u8>> {
+    (0..PACKETS).map(|flow| client(transport, flow, phase)).collect()
+}
+
+/// These frames come in.
+fn packets(
+    name: &'static str,
+    director: Director,
+    frames: Vec<Vec<u8>>,
+    happened: fn(&Totals, &Totals) -> bool,
+) -> Story {
+    director.wire.load(&Rc::from(frames), BURST);
+    Story { name, director, happens: Director::poll_all, happened }
+}
+
+fn new(method: Method, transport: Transport) -> Result<Story> {
+    let director = Director::new(&Setup::new(method)?)?;
+    Ok(packets("the first packet of a connection", director, clients(transport, Phase::Opening), forwarded))
+}
+
+fn established(method: Method, transport: Transport) -> Result<Story> {
+    let mut director = Director::new(&Setup::new(method)?)?;
+    director.establish(transport, PACKETS)?;
+    Ok(packets("a client's packet", director, clients(transport, Phase::Established), forwarded))
+}
+
+fn reply(transport: Transport) -> Result<Story> {
+    let mut director = Director::new(&Setup::new(Method::Nat)?)?;
+    let replies = director.establish(transport, PACKETS)?;
+    Ok(packets("a server's packet", director, replies, forwarded))
+}
+
+fn closing() -> Result<Story> {
+    let mut director = Director::new(&Setup::new(Method::Nat)?)?;
+    director.establish(Transport::Tcp, PACKETS)?;
+    Ok(packets("a connection's end", director, clients(Transport::Tcp, Phase::Closing), forwarded))
+}
+
+fn closed_and_opened_again() -> Result<Story> {
+    let mut director = Director::new(&Setup::new(Method::DirectRouting)?)?;
+    director.establish(Transport::Tcp, PACKETS)?;
+    director.pass(clients(Transport::Tcp, Phase::Closing));
+    Ok(packets("a port used again", director, clients(Transport::Tcp, Phase::Opening), forwarded))
+}
+
+fn expiry() -> Result<Story> {
+    let mut director = Director::new(&Setup::new(Method::Nat)?)?;
+    director.establish(Transport::Tcp, PACKETS)?;
+    director.skip(3600);
+    Ok(Story {
+        name: "a connection's expiry",
+        director,
+        happens: Director::poll_until_expired,
+        happened: |before, after| before == after,
+    })
+}
+
+fn from_linux() -> Result<Story> {
+    let mut director = Director::new(&Setup::new(Method::Nat)?)?;
+    ensure!(
+        director.send_from_linux(&client(Transport::Udp, 0, Phase::Opening)),
+        "no room for Linux's packet"
+    );
+    Ok(Story {
+        name: "a packet of Linux's",
+        director,
+        happens: Director::poll_all,
+        happened: |_, after| after.from_kernel == 1,
+    })
+}
+
+/// A snapshot is published, after which routes and neighbours are looked for anew.
+fn snapshot(with_packets: bool) -> Result<Story> {
+    let mut director = Director::new(&Setup::new(Method::DirectRouting)?)?;
+    director.establish(Transport::Udp, PACKETS)?;
+    director.publish(network(&[])?);
+    Ok(if with_packets {
+        let frames = clients(Transport::Udp, Phase::Established);
+        packets("a new snapshot under load", director, frames, forwarded)
+    } else {
+        packets("a new snapshot", director, Vec::new(), |before, after| before == after)
+    })
+}
+
+fn without_neighbours() -> Result<Director> {
+    let setup = Setup::new(Method::DirectRouting)?;
+    Director::new(&Setup { network: network(&(0..SERVERS).collect::<Vec<_>>())?, ..setup })
+}
+
+/// Packets have waited for their neighbours.
+fn neighbour_found() -> Result<Story> {
+    let mut director = without_neighbours()?;
+    director.pass(clients(Transport::Udp, Phase::Opening));
+    director.publish(network(&[])?);
+    Ok(packets("a neighbour that is found", director, Vec::new(), forwarded))
+}
+
+fn neighbour_lost() -> Result<Story> {
+    let mut director = without_neighbours()?;
+    director.pass(clients(Transport::Udp, Phase::Opening));
+    director.skip(2);
+    Ok(packets("a neighbour that is not found", director, Vec::new(), |_, after| {
+        after.dropped_for(Drop::NeighbourTimeout) == u64::from(PACKETS)
+    }))
+}
+
+fn destination_gone() -> Result<Story> {
+    let mut director = Director::new(&Setup::new(Method::DirectRouting)?)?;
+    director.establish(Transport::Udp, PACKETS)?;
+    (0..u32::from(SERVERS)).for_each(|id| director.destinations.set_gone(id, true));
+    Ok(packets(
+        "a destination that is gone",
+        director,
+        clients(Transport::Udp, Phase::Established),
+        |_, after| after.dropped_for(Drop::DestinationGone) == u64::from(PACKETS),
+    ))
+}
+
+/// Frames that are not forwarded.
+fn dropped() -> Result<Vec<Story>> {
+    let setup = Setup::new(Method::DirectRouting)?;
+    let director = |setup: &Setup| Director::new(setup);
+    let udp = client(Transport::Udp, 0, Phase::Opening);
+    let changed = |change: fn(&mut Vec<u8>)| {
+        let mut frame = udp.clone();
+        change(&mut frame);
+        vec![frame; PACKETS as usize]
+    };
+    let stranger =
+        packet(Transport::Tcp, (Ipv4Addr::new(10, 0, 0, 1), 1024), SERVICE, Phase::Established, true);
+    let strangers = || vec![stranger.clone(); 40];
+    let martian = packet(Transport::Udp, (Ipv4Addr::LOCALHOST, 1024), SERVICE, Phase::Opening, true);
+    let opening = || clients(Transport::Udp, Phase::Opening);
+    let narrow = Setup { capacity: 8192, buckets: 8, ..setup.clone() };
+    let poor = Setup { capacity: 20, ..setup.clone() };
+    let alone = Setup { kernel: None, ..setup.clone() };
+    let busy = Setup { kernel: Some(16), ..setup.clone() };
+    let nowhere = Setup { network: Default::default(), ..setup.clone() };
+    let stuck = director(&setup)?;
+    stuck.wire.stick();
+    let mut impatient = without_neighbours()?;
+    impatient.pass((1000..1600).map(|flow| client(Transport::Udp, flow, Phase::Opening)).collect());
+    Ok(vec![
+        packets("a packet cut short", director(&setup)?, changed(|frame| frame.truncate(40)), |_, after| {
+            after.dropped_for(Drop::Truncated) > 0
+        }),
+        packets("a wrong header", director(&setup)?, changed(|frame| frame[14] = 0x4f), |_, after| {
+            after.dropped() > 0
+        }),
+        packets("a wrong checksum", director(&setup)?, changed(|frame| frame[24] ^= 1), |_, after| {
+            after.dropped_for(Drop::BadChecksum) > 0
+        }),
+        packets("a fragment", director(&setup)?, changed(|frame| fragment(frame)), |_, after| {
+            after.dropped_for(Drop::Fragment) > 0
+        }),
+        packets(
+            "something else than IP",
+            director(&alone)?,
+            changed(|frame| frame[12] = 0x88),
+            |_, after| after.dropped_for(Drop::NoKernelInterface) > 0,
+        ),
+        packets("a source that nobody can have", director(&setup)?, vec![martian; 10], |_, after| {
+            after.dropped_for(Drop::MartianSource) > 0
+        }),
+        packets("a packet for Linux", director(&setup)?, strangers(), |_, after| after.to_kernel > 0),
+        packets("too many packets for Linux", director(&busy)?, strangers(), |_, after| {
+            after.dropped_for(Drop::KernelQueueFull) > 0
+        }),
+        packets("no way to Linux", director(&alone)?, strangers(), |_, after| {
+            after.dropped_for(Drop::NoKernelInterface) > 0
+        }),
+        packets("no route", director(&nowhere)?, opening(), |_, after| after.dropped_for(Drop::NoRoute) > 0),
+        packets("a neighbour asked for", without_neighbours()?, opening(), |before, after| {
+            after.received - before.received == u64::from(PACKETS) && after.dropped() == 0
+        }),
+        packets("too many packets that wait", impatient, opening(), |_, after| {
+            after.dropped_for(Drop::NeighbourQueueFull) > u64::from(PACKETS)
+        }),
+        packets("a full table", director(&narrow)?, opening(), |_, after| {
+            after.dropped_for(Drop::TableFull) > 0
+        }),
+        packets("no entry left", director(&poor)?, opening(), |_, after| {
+            after.dropped_for(Drop::NoFreeEntry) > 0
+        }),
+        packets("a full transmit queue", stuck, opening(), |_, after| after.dropped_for(Drop::TxFull) > 0),
+    ])
+}
+
+/// Makes it one, its header's checksum right.
+fn fragment(frame: &mut [u8]) {
+    // More fragments, in place of don't fragment.
+    frame[20] = 0x20;
+    frame[24..26].fill(0);
+    let sum = dataplane::packet::checksum::sum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&(!dataplane::packet::checksum::fold(sum)).to_be_bytes());
+}

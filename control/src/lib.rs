@@ -16,6 +16,8 @@ pub mod refusal;
 pub mod report;
 pub mod running;
 pub mod server;
+pub mod suggest;
 pub mod supported;
+pub mod sysctl;
 pub mod table;
 pub mod workers;

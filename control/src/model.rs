@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::sysctl;
+
 /// The scheduler of a service that names none (ipvsadm's default).
 pub const DEFAULT_SCHEDULER: &str = "wlc";
 /// The persistence timeout of `-p` without a number, in seconds (`IPVS_SVC_PERSISTENT_TIMEOUT`).
@@ -15,6 +17,8 @@ pub const DEFAULT_PERSISTENCE: u32 = 360;
 /// Every scheduler IPVS knows by name.
 pub const SCHEDULERS: [&str; 14] =
     ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"];
+/// The name of having no scheduler at all. A service may have it; no destination is ever chosen.
+pub const NO_SCHEDULER: &str = "none";
 /// Every persistence engine IPVS knows by name.
 pub const ENGINES: [&str; 1] = ["sip"];
 
@@ -212,6 +216,40 @@ impl ServiceSpec {
             engine: None,
             one_packet: false,
         }
+    }
+}
+
+/// The flags of the scheduler `name`, with their names.
+pub fn scheduler_flags(name: &str) -> &'static [(SchedulerFlags, &'static str)] {
+    match name {
+        "sh" => &[(SchedulerFlags::FIRST, "sh-fallback"), (SchedulerFlags::SECOND, "sh-port")],
+        "mh" => &[(SchedulerFlags::FIRST, "mh-fallback"), (SchedulerFlags::SECOND, "mh-port")],
+        _ => &[
+            (SchedulerFlags::FIRST, "flag-1"),
+            (SchedulerFlags::SECOND, "flag-2"),
+            (SchedulerFlags::THIRD, "flag-3"),
+        ],
+    }
+}
+
+/// What the scheduler `name` does, in a few words.
+pub fn scheduler_description(name: &str) -> &'static str {
+    match name {
+        "rr" => "each in turn",
+        "wrr" => "each in turn, as often as its weight says",
+        "lc" => "the one with the fewest connections",
+        "wlc" => "the one with the fewest connections for its weight",
+        "lblc" => "the same for each destination address, unless it is overloaded",
+        "lblcr" => "one of a set for each destination address, which grows under load",
+        "dh" => "by a hash of the destination address",
+        "sh" => "by a hash of the source address",
+        "sed" => "the one with the shortest expected delay: (active + 1) / weight",
+        "nq" => "one without active connections, else as sed",
+        "fo" => "the one of highest weight that is not overloaded",
+        "ovf" => "the one of highest weight with no more active connections than that",
+        "mh" => "by a Maglev hash of the source address",
+        "twos" => "the better one of two chosen at random by weight",
+        _ => "",
     }
 }
 
@@ -472,6 +510,15 @@ pub enum Change {
     ZeroAll,
     /// Sets timeouts; a 0 leaves one as it is.
     SetTimeouts(Timeouts),
+    /// Sets a sysctl.
+    SetSysctl {
+        /// Its name, with or without `net.ipv4.vs.` before it.
+        name: String,
+        /// Its new value.
+        value: sysctl::Value,
+    },
+    /// Gives every sysctl its default.
+    ResetSysctls,
     /// Starts a synchronisation daemon.
     StartDaemon(SyncDaemon),
     /// Stops a synchronisation daemon.

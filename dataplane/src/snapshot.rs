@@ -13,6 +13,7 @@ use crossbeam::utils::CachePadded;
 use crate::conn::Timeouts;
 use crate::network::{Network, PortId};
 use crate::service::Services;
+use crate::sysctl::Sysctls;
 
 /// All that a worker needs to know from control.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Snapshot {
     pub services: Arc<Services>,
     /// How long connections may be idle.
     pub timeouts: Timeouts,
+    /// IPVS's sysctls.
+    pub sysctls: Sysctls,
 }
 
 /// Asked of Linux by a worker that has a packet for it: the neighbour's MAC address.

@@ -10,8 +10,9 @@ use dataplane::network::{MacAddr, PortId};
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::error::{Problem, nearest};
+use super::error::Problem;
 use super::{Account, Config, Connections, Control, Eal, Neighbour, Port, Route, raw};
+use crate::suggest::nearest;
 
 /// Where in the text (bytes), and what.
 type Wrong = (Option<Range<usize>>, Problem);

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::suggest::nearest;
+
 /// A configuration file that cannot be used. Prints as `director.toml:12: what is wrong; what to do`.
 #[derive(Debug)]
 pub struct ConfigError {
@@ -135,15 +137,6 @@ impl Problem {
         }
         Self::Syntax(message.split('\n').map(str::trim).collect::<Vec<_>>().join("; "))
     }
-}
-
-/// The candidate that `word` is most likely a slip of the finger for, if any is near enough.
-pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
-    candidates
-        .map(|c| (strsim::damerau_levenshtein(word, &c), c))
-        .filter(|(distance, c)| *distance <= 1 + c.chars().count() / 4)
-        .min()
-        .map(|(_, c)| c)
 }
 
 fn suggest(nearest: &Option<String>) -> String {

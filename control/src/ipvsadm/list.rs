@@ -10,7 +10,7 @@ use super::parse::Format;
 use super::sort;
 use crate::model::{
     Encapsulation, Family, ForwardingMethod, Granularity, Protocol, Rates, SchedulerFlags, ServiceSpec,
-    Stats, SyncDaemon, Timeouts, Tunnel, TunnelChecksum, VirtualService,
+    Stats, SyncDaemon, Timeouts, Tunnel, TunnelChecksum, VirtualService, scheduler_flags,
 };
 use crate::protocol::{DestinationEntry, ServiceEntry, Services};
 use crate::running::ConnectionRow;
@@ -235,16 +235,8 @@ fn tunnel_info(method: ForwardingMethod, tunnel: &Tunnel) -> String {
 
 /// The names of `flags`, which depend on the scheduler.
 pub fn flag_names(scheduler: &str, flags: SchedulerFlags) -> String {
-    let known: &[_] = match scheduler {
-        "sh" => &[(SchedulerFlags::FIRST, "sh-fallback"), (SchedulerFlags::SECOND, "sh-port")],
-        "mh" => &[(SchedulerFlags::FIRST, "mh-fallback"), (SchedulerFlags::SECOND, "mh-port")],
-        _ => &[
-            (SchedulerFlags::FIRST, "flag-1"),
-            (SchedulerFlags::SECOND, "flag-2"),
-            (SchedulerFlags::THIRD, "flag-3"),
-        ],
-    };
-    let set = known.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name);
+    let set =
+        scheduler_flags(scheduler).iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name);
     set.collect::<Vec<_>>().join(",")
 }
 

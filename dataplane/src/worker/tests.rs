@@ -134,6 +134,7 @@ impl Lab {
             network: Arc::new(network()),
             services: Arc::new(services(method, &[protocol::TCP, protocol::UDP])),
             timeouts: Timeouts::default(),
+            ..Snapshot::default()
         };
         let shared = Shared {
             table: Arc::new(ConnectionTable::new(64, 64, workers).unwrap()),

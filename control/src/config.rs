@@ -11,6 +11,8 @@ use dataplane::network::{MacAddr, PortId};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::sysctl;
+
 mod check;
 mod error;
 mod raw;
@@ -28,6 +30,8 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// The size of the tables.
     pub connections: Connections,
+    /// The sysctls that are named, with values they take.
+    pub sysctls: Vec<(&'static str, sysctl::Value)>,
     /// The ports; a [`PortId`] is an index into this list. Never empty.
     pub ports: Vec<Port>,
     /// Routes that leave by ports without a kernel interface.

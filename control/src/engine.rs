@@ -177,9 +177,12 @@ impl<D: Dataplane> Director<D> {
             destinations.reverse();
             ConfiguredService { service: service.spec().clone(), destinations }
         };
+        // Ids are given again; incarnations tell which was added first.
+        let mut services: Vec<_> = self.table.services().collect();
+        services.sort_unstable_by_key(|service| service.incarnation());
         let changed = self.table.sysctls().iter().filter(|(definition, value)| definition.default != *value);
         Configuration {
-            services: self.table.services().map(service).collect(),
+            services: services.into_iter().map(service).collect(),
             timeouts: self.table.timeouts(),
             daemons: self.table.daemons().cloned().collect(),
             sysctls: changed.map(|(definition, value)| (definition.name.to_owned(), value)).collect(),
@@ -242,7 +245,12 @@ fn schedulers() -> Vec<SchedulerEntry> {
     let entry = |name: &&str| SchedulerEntry {
         name: (*name).to_owned(),
         description: model::scheduler_description(name).to_owned(),
-        flags: model::scheduler_flags(name).iter().map(|(_, flag)| (*flag).to_owned()).collect(),
+        // Of the others, flag-1 to flag-3 can be set and mean nothing.
+        flags: model::scheduler_flags(name)
+            .iter()
+            .filter(|(_, flag)| flag.starts_with(name))
+            .map(|(_, flag)| (*flag).to_owned())
+            .collect(),
         available: supported::SCHEDULERS.contains(name),
     };
     model::SCHEDULERS.iter().map(entry).collect()

@@ -12,6 +12,7 @@ pub mod model;
 pub mod network;
 pub mod protocol;
 pub mod rates;
+pub mod readable;
 pub mod refusal;
 pub mod report;
 pub mod running;

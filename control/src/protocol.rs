@@ -190,7 +190,7 @@ pub struct SchedulerEntry {
 /// All that was configured: what it takes to make the same table again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
-    /// The services.
+    /// The services, the one added first first.
     pub services: Vec<ConfiguredService>,
     /// The timeouts.
     pub timeouts: Timeouts,

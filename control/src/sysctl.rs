@@ -16,7 +16,7 @@ pub const PREFIX: &str = "net.ipv4.vs.";
 
 /// What a sysctl holds: a number, or the two of `sync_threshold`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number, or two in brackets")]
 pub enum Value {
     /// One number.
     Number(i64),

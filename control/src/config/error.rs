@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::refusal::Refusal;
 use crate::suggest::nearest;
 
 /// A configuration file that cannot be used. Prints as `director.toml:12: what is wrong; what to do`.
@@ -85,6 +86,8 @@ pub enum Problem {
     Range { key: &'static str, value: i64, min: i64, max: i64 },
     #[error("buckets = {value} is not a power of two; the nearest are {below} and {above}")]
     Buckets { value: i64, below: u32, above: u32 },
+    #[error("{0}")]
+    Sysctl(Refusal),
     #[error("no port; add at least one [[port]] with a name and a device")]
     NoPort,
     #[error("more than {0} ports; remove some")]

@@ -27,6 +27,7 @@ fn the_least_file_gets_every_default() {
             eal: Eal { arguments: vec![], huge_pages: HugePages::Auto },
             cores: vec![1],
             connections: Connections { buckets: 524_288, capacity: 1_048_576, destinations: 65_536 },
+            sysctls: vec![],
             ports: vec![Port {
                 name: "wan".into(),
                 device: "0000:3b:00.0".into(),
@@ -60,6 +61,9 @@ cores = [2, 1]
 buckets = 4096
 capacity = 100000
 destinations = 100
+[sysctl]
+run_estimation = 0
+"net.ipv4.vs.sync_threshold" = [3, 50]
 [[port]]
 name = "wan"
 device = "0000:3b:00.0"
@@ -93,6 +97,8 @@ port = "a port with a long name"
     assert_eq!(config.eal, Eal { arguments: vec!["--in-memory".into()], huge_pages: HugePages::Require });
     assert_eq!(config.cores, [2, 1]);
     assert_eq!(config.connections, Connections { buckets: 4096, capacity: 100_000, destinations: 100 });
+    let (number, pair) = (sysctl::Value::Number(0), sysctl::Value::Pair([3, 50]));
+    assert_eq!(config.sysctls, [("sync_threshold", pair), ("run_estimation", number)]);
     let [wan, other] = &config.ports[..] else { panic!("two ports") };
     assert_eq!((wan.descriptors, wan.mtu, wan.promiscuous), (NonZeroU16::new(512), Some(9000), true));
     assert_eq!(wan.kernel_interface.as_deref(), Some("wan0"));
@@ -188,6 +194,19 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
             port("[connections]\ndestinations = 0"),
             "director.toml:7: destinations = 0 is out of range; give a number",
         ),
+        (
+            port("[sysctl]\nrun_estimatoin = 0"),
+            "director.toml:7: there is no sysctl run_estimatoin; did you mean run_estimation?",
+        ),
+        (
+            port("[sysctl]\ndrop_entry = 4"),
+            "director.toml:7: net.ipv4.vs.drop_entry cannot be 4: it takes a number from 0 to 3",
+        ),
+        (
+            port("[sysctl]\n\ndrop_entry = 3"),
+            "director.toml:8: director does not act on net.ipv4.vs.drop_entry yet (only its default can be set, 0)",
+        ),
+        (port("[sysctl]\ndrop_entry = true"), "director.toml:7: expected a number, or two in brackets"),
         (
             "[workers]\ncores = [1]\n".into(),
             "director.toml: no port; add at least one [[port]] with a name and",

@@ -217,7 +217,8 @@ fn method_name(method: ForwardingMethod) -> &'static str {
     }
 }
 
-fn tunnel_info(method: ForwardingMethod, tunnel: &Tunnel) -> String {
+/// What a tunnelled packet is wrapped in, as `--tun-info` prints it.
+pub fn tunnel_info(method: ForwardingMethod, tunnel: &Tunnel) -> String {
     if method != ForwardingMethod::Tunnel {
         return "n/a".to_owned();
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::supported;
 
 const LEAST: &str = "[workers]\ncores = [1]\n[[port]]\nname = \"wan\"\ndevice = \"0000:3b:00.0\"\n";
 
@@ -299,6 +300,25 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
 fn a_file_that_cannot_be_read_is_named() {
     let error = Config::load(Path::new("/nonexistent/director.toml"), &[0]).unwrap_err().to_string();
     assert!(error.starts_with("/nonexistent/director.toml: cannot be read: No such file"), "{error}");
+}
+
+/// A row a sysctl, in the table's order.
+#[test]
+fn the_documented_sysctls_are_those_there_are() {
+    let docs = include_str!("../../../docs/configuration.md");
+    let section = docs.split("### `[sysctl]`").nth(1).and_then(|s| s.split("\n### ").next()).unwrap();
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected = sysctl::DEFINITIONS.iter().map(|d| {
+        let default = match d.default {
+            sysctl::Value::Number(n) => format!("`{n}`"),
+            sysctl::Value::Pair([a, b]) => format!("`[{a}, {b}]`"),
+        };
+        let unit =
+            if d.unit.is_empty() || d.name == "sync_threshold" { "".into() } else { format!(" {}", d.unit) };
+        let acts = if supported::SYSCTLS.contains(&d.name) { "yes" } else { "not yet" };
+        format!("| `{}` | {default}{unit} | {acts} | {} |", d.name, d.what)
+    });
+    assert_eq!(rows, expected.collect::<Vec<_>>());
 }
 
 /// What the documentation shows must work: its complete examples, and in them every key there is.

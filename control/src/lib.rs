@@ -1,6 +1,6 @@
 //! The control side of director: what is configured, who may change it, and how it is asked and told.
 //!
-//! A request comes from `lbctl` ([`ipvsadm`] speaks its language, [`client`] sends it) or any other program over
+//! A request comes from `lbctl` ([`ipvsadm`] and [`readable`] are its languages, [`client`] sends it) or any other program over
 //! a Unix socket ([`protocol`], [`server`]) to the [`engine`], which keeps the [`table`] and makes the dataplane
 //! follow it ([`running`]). All of it runs on one thread that no packet ever waits for. Nothing here links DPDK.
 

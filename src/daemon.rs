@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use control::config::{Account, Config};
 use control::engine::Director;
+use control::model::Change;
 use control::network::{Fixed, Handle, Interface, Mirror, interface};
+use control::protocol::Request;
 use control::server::{Server, SocketOptions};
 use control::workers::{Surroundings, Workers};
 use crossbeam::queue::ArrayQueue;
@@ -117,7 +119,8 @@ async fn serve(
         },
     )
     .with_table_sizes(config.schedulers);
-    let director = Director::new(dataplane, config.connections.destinations, Instant::now());
+    let mut director = Director::new(dataplane, config.connections.destinations, Instant::now());
+    set_sysctls(config, &mut director)?;
     let director = Rc::new(RefCell::new(director));
     let (outcome, threads) = control(config, mirror, networks, server, director, threads, stopped).await;
     // Nothing more can be told to systemd where there is none.
@@ -173,6 +176,16 @@ async fn control(
         () = ticks => Ok(()),
     };
     (outcome, threads)
+}
+
+/// Sets what the configuration file says.
+fn set_sysctls(config: &Config, director: &mut Director<Workers>) -> anyhow::Result<()> {
+    let set = |&(name, value): &(&'static str, _)| Change::SetSysctl { name: name.to_owned(), value };
+    let changes: Vec<_> = config.sysctls.iter().map(set).collect();
+    if !changes.is_empty() {
+        director.handle(&Request::Transaction(changes), Instant::now()).context("[sysctl]")?;
+    }
+    Ok(())
 }
 
 fn publish_network(director: &RefCell<Director<Workers>>, networks: &mut watch::Receiver<Arc<Network>>) {

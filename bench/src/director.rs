@@ -15,7 +15,7 @@ use dataplane::counters::{Drop, WorkerCounters};
 use dataplane::destination::Destinations;
 use dataplane::network::{Adjacency, Network, NextHop, PortId};
 use dataplane::packet::protocol;
-use dataplane::schedule;
+use dataplane::schedule::{self, Summary};
 use dataplane::service::{Destination, Service, ServiceKey, Services};
 use dataplane::snapshot::{self, Publisher, Snapshot, Subscriber};
 use dataplane::time::{Clock, Tick};
@@ -310,7 +310,7 @@ pub fn services(method: Method, scheduler: &str) -> anyhow::Result<Services> {
         let scheduler = schedule::by_name(scheduler).with_context(|| format!("no scheduler {scheduler}"))?;
         let service = Service::new((0..SERVERS).map(destination).collect(), scheduler.clone());
         // As control does.
-        scheduler.changed(service.destinations());
+        scheduler.changed(service.destinations().iter().map(Summary::from).sum());
         Ok((ServiceKey { protocol, address: address.into(), port }, Arc::new(service)))
     };
     let both = [(0, protocol::UDP), (1, protocol::TCP)];

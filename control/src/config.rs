@@ -12,6 +12,8 @@ use dataplane::schedule::TableSizes;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::sysctl;
+
 mod check;
 mod error;
 mod raw;
@@ -31,6 +33,8 @@ pub struct Config {
     pub connections: Connections,
     /// `[schedulers]`: how many slots dh, sh and mh have.
     pub schedulers: TableSizes,
+    /// The sysctls that are named, with values they take.
+    pub sysctls: Vec<(&'static str, sysctl::Value)>,
     /// The ports; a [`PortId`] is an index into this list. Never empty.
     pub ports: Vec<Port>,
     /// Routes that leave by ports without a kernel interface.

@@ -1,6 +1,6 @@
 //! The engine of the control side: takes requests, keeps the table, tells the dataplane.
 //!
-//! Every change is made on a copy of the table; the copy is published and only then becomes the table. What the
+//! Every change is made on a copy of the table, which shares all but the change with the original; the copy is published and only then becomes the table. What the
 //! workers see and what lists show can therefore never differ, and a change that fails leaves nothing behind.
 //! The engine must never block on anything but [`Dataplane::publish`] and never read a clock.
 
@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use crate::model::Change;
 use crate::protocol::{
-    DestinationEntry, Outcome, Reply, Request, ServiceEntry, Services, Status, TableCounts,
+    Configuration, ConfiguredService, DestinationEntry, Outcome, Reply, Request, SchedulerEntry,
+    ServiceEntry, Services, Status, SysctlEntry, TableCounts,
 };
 use crate::rates::SAMPLE_PERIOD;
 use crate::refusal::Refusal;
 use crate::running::Dataplane;
-use crate::supported;
 use crate::table::{Service, ServiceTable};
+use crate::{model, supported, sysctl};
 
 /// A test that a change must pass besides IPVS's own, usually [`supported::check`].
 pub type ChangeCheck = fn(&Change) -> Result<(), Refusal>;
@@ -71,7 +72,9 @@ impl<D: Dataplane> Director<D> {
             if now.saturating_duration_since(self.sampled) >= SAMPLE_PERIOD {
                 self.sampled = now;
             }
-            table.sample(&counts);
+            if table.sysctls().for_workers().run_estimation {
+                table.sample(&counts);
+            }
         }
     }
 
@@ -91,6 +94,7 @@ impl<D: Dataplane> Director<D> {
                         .collect(),
                 ))
             }
+            Request::Transaction(changes) => self.transaction(changes).map(|()| Reply::Done),
             Request::Services { service } => self.services(service.as_ref()).map(Reply::Services),
             Request::Connections => {
                 let mut rows = Vec::new();
@@ -98,7 +102,11 @@ impl<D: Dataplane> Director<D> {
                 Ok(Reply::Connections { rows, more: false })
             }
             Request::Timeouts => Ok(Reply::Timeouts(self.table.timeouts())),
-            Request::Daemons => Ok(Reply::Daemons(Vec::new())),
+            Request::Daemons => Ok(Reply::Daemons(self.table.daemons().cloned().collect())),
+            Request::Sysctls => Ok(Reply::Sysctls(self.sysctls())),
+            Request::Schedulers => Ok(Reply::Schedulers(schedulers())),
+            Request::Network => Ok(Reply::Network(self.dataplane.network())),
+            Request::Configuration => Ok(Reply::Configuration(self.configuration())),
             Request::Counters => Ok(Reply::Counters(self.dataplane.counters())),
             Request::Ports => Ok(Reply::Ports(self.dataplane.ports())),
             Request::Status => Ok(Reply::Status(self.status(now))),
@@ -112,10 +120,8 @@ impl<D: Dataplane> Director<D> {
         let mut outcomes: Vec<_> = changes
             .iter()
             .map(|change| {
-                table.check(change)?;
-                (self.supports)(change)?;
-                table.apply(change, &|id| self.dataplane.destination_counts(id))?;
-                published |= !matches!(change, Change::ZeroAll | Change::ZeroService(_));
+                self.make(&mut table, change)?;
+                published |= is_for_workers(change);
                 Ok(())
             })
             .collect();
@@ -128,6 +134,61 @@ impl<D: Dataplane> Director<D> {
         }
         self.table = table;
         outcomes
+    }
+
+    /// Makes all changes, or none.
+    fn transaction(&mut self, changes: &[Change]) -> Result<(), Refusal> {
+        let mut table = self.table.clone();
+        for (i, change) in changes.iter().enumerate() {
+            let at = |reason| Refusal::At { change: i, reason: Box::new(reason) };
+            self.make(&mut table, change).map_err(at)?;
+        }
+        if changes.iter().any(is_for_workers)
+            && let Err(reason) = self.dataplane.publish(&table)
+        {
+            tracing::error!(reason, "the dataplane did not take a change of the configuration");
+            return Err(Refusal::NotPublished(reason));
+        }
+        self.table = table;
+        Ok(())
+    }
+
+    fn make(&self, table: &mut ServiceTable, change: &Change) -> Result<(), Refusal> {
+        let interfaces = |name: &str| self.dataplane.interface_mtu(name);
+        table.check(change, &interfaces)?;
+        (self.supports)(change)?;
+        table.apply(change, &|id| self.dataplane.destination_counts(id), &interfaces)
+    }
+
+    fn sysctls(&self) -> Vec<SysctlEntry> {
+        let entry = |(definition, value): (&sysctl::Definition, _)| SysctlEntry {
+            name: format!("{}{}", sysctl::PREFIX, definition.name),
+            value,
+            default: definition.default,
+            takes: definition.takes.to_string(),
+            unit: definition.unit.to_owned(),
+            description: definition.what.to_owned(),
+            acts: supported::SYSCTLS.contains(&definition.name),
+        };
+        self.table.sysctls().iter().map(entry).collect()
+    }
+
+    fn configuration(&self) -> Configuration {
+        let service = |service: &Service| {
+            let mut destinations: Vec<_> = self.table.destinations(service).map(|d| *d.spec()).collect();
+            destinations.reverse();
+            ConfiguredService { service: service.spec().clone(), destinations }
+        };
+        // Ids are given again; incarnations tell which was added first.
+        let mut services: Vec<_> = self.table.services().collect();
+        services.sort_unstable_by_key(|service| service.incarnation());
+        let changed = self.table.sysctls().iter().filter(|(definition, value)| definition.default != *value);
+        Configuration {
+            services: services.into_iter().map(service).collect(),
+            timeouts: self.table.timeouts(),
+            daemons: self.table.daemons().cloned().collect(),
+            sysctls: changed.map(|(definition, value)| (definition.name.to_owned(), value)).collect(),
+        }
     }
 
     fn services(&self, only: Option<&crate::model::VirtualService>) -> Result<Services, Refusal> {
@@ -175,4 +236,22 @@ impl<D: Dataplane> Director<D> {
             },
         }
     }
+}
+
+/// True if workers are to know of it.
+fn is_for_workers(change: &Change) -> bool {
+    !matches!(change, Change::ZeroAll | Change::ZeroService(_))
+}
+
+fn schedulers() -> Vec<SchedulerEntry> {
+    let entry = |name: &&str| SchedulerEntry {
+        name: (*name).to_owned(),
+        description: model::scheduler_description(name).to_owned(),
+        // Of the others, flag-1 to flag-3 can be set and mean nothing.
+        flags: model::scheduler_flags(name)
+            .filter(|(_, flag)| flag.starts_with(name))
+            .map(|(_, flag)| flag.to_owned())
+            .collect(),
+    };
+    model::SCHEDULERS.iter().map(entry).collect()
 }

@@ -9,12 +9,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use dataplane::schedule;
 use serde::{Deserialize, Serialize};
 
+use crate::sysctl;
+
 /// The scheduler of a service that names none (ipvsadm's default).
 pub const DEFAULT_SCHEDULER: &str = "wlc";
 /// The persistence timeout of `-p` without a number, in seconds (`IPVS_SVC_PERSISTENT_TIMEOUT`).
 pub const DEFAULT_PERSISTENCE: u32 = 360;
 /// Every scheduler there is by name: all of IPVS's, and director's own.
 pub const SCHEDULERS: [&str; schedule::NAMES.len()] = schedule::NAMES;
+/// The name of having no scheduler at all. A service may have it; no destination is ever chosen.
+pub const NO_SCHEDULER: &str = "none";
 /// Every persistence engine IPVS knows by name.
 pub const ENGINES: [&str; 1] = ["sip"];
 
@@ -212,6 +216,39 @@ impl ServiceSpec {
             engine: None,
             one_packet: false,
         }
+    }
+}
+
+/// The flags of the scheduler `name`, with their names.
+pub fn scheduler_flags(name: &str) -> impl Iterator<Item = (SchedulerFlags, &'static str)> {
+    let names = match schedule::flag_names(name) {
+        [] => &["flag-1", "flag-2", "flag-3"],
+        own => own,
+    };
+    [SchedulerFlags::FIRST, SchedulerFlags::SECOND, SchedulerFlags::THIRD]
+        .into_iter()
+        .zip(names.iter().copied())
+}
+
+/// What the scheduler `name` does, in a few words.
+pub fn scheduler_description(name: &str) -> &'static str {
+    match name {
+        "rr" => "each in turn",
+        "wrr" => "each in turn, as often as its weight says",
+        "lc" => "the one with the fewest connections",
+        "wlc" => "the one with the fewest connections for its weight",
+        "lblc" => "the same for each destination address, unless it is overloaded",
+        "lblcr" => "one of a set for each destination address, which grows under load",
+        "dh" => "by a hash of the destination address",
+        "sh" => "by a hash of the source address",
+        "sed" => "the one with the shortest expected delay: (active + 1) / weight",
+        "nq" => "one without active connections, else as sed",
+        "fo" => "the one of highest weight that is not overloaded",
+        "ovf" => "the one of highest weight with no more active connections than that",
+        "mh" => "by a Maglev hash of the source address",
+        "conhash" => "by a consistent hash of the source address or QUIC connection id, with bounded load",
+        "twos" => "the better one of two chosen at random by weight",
+        _ => "",
     }
 }
 
@@ -472,6 +509,15 @@ pub enum Change {
     ZeroAll,
     /// Sets timeouts; a 0 leaves one as it is.
     SetTimeouts(Timeouts),
+    /// Sets a sysctl.
+    SetSysctl {
+        /// Its name, with or without `net.ipv4.vs.` before it.
+        name: String,
+        /// Its new value.
+        value: sysctl::Value,
+    },
+    /// Gives every sysctl its default.
+    ResetSysctls,
     /// Starts a synchronisation daemon.
     StartDaemon(SyncDaemon),
     /// Stops a synchronisation daemon.

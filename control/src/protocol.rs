@@ -3,6 +3,8 @@
 //! The types here are the protocol; `docs/protocol.md` describes it for people and other languages. Reading a
 //! line is strict: a request that says something this version does not know is refused, never half understood.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -10,12 +12,15 @@ use crate::model::{
     Change, DestinationSpec, Rates, ServiceSpec, Stats, SyncDaemon, Timeouts, VirtualService,
 };
 use crate::refusal::Refusal;
-use crate::running::{ConnectionRow, PortInfo, WorkerCounters};
+use crate::running::{ConnectionRow, NetworkInfo, PortInfo, WorkerCounters};
+use crate::sysctl;
 
 /// The version of the protocol. A change that an old client or server would misread gets a new one.
 pub const VERSION: u64 = 1;
 /// The longest line a server reads, in bytes, newline included.
 pub const MAX_LINE: usize = 1 << 20;
+/// The longest line it reads from a peer that may change things: a transaction is as long as a configuration.
+pub const MAX_CHANGING_LINE: usize = 64 << 20;
 /// The most connections in one line of a reply.
 pub const ROWS_PER_LINE: usize = 1000;
 
@@ -27,6 +32,8 @@ pub enum Request {
     Change(Change),
     /// Make several changes, each by itself: one that is refused does not keep the others from being made.
     Batch(Vec<Change>),
+    /// Make several changes together: all of them, or none if one is refused.
+    Transaction(Vec<Change>),
     /// List services with their destinations.
     Services {
         /// Only this one.
@@ -39,6 +46,14 @@ pub enum Request {
     Timeouts,
     /// List synchronisation daemons.
     Daemons,
+    /// List the sysctls.
+    Sysctls,
+    /// List the schedulers.
+    Schedulers,
+    /// Show routes and neighbours.
+    Network,
+    /// Show all that was configured.
+    Configuration,
     /// Show the workers' counters.
     Counters,
     /// List ports.
@@ -50,7 +65,7 @@ pub enum Request {
 impl Request {
     /// True if it may change something, which not every peer is allowed to.
     pub fn changes(&self) -> bool {
-        matches!(self, Self::Change(_) | Self::Batch(_))
+        matches!(self, Self::Change(_) | Self::Batch(_) | Self::Transaction(_))
     }
 }
 
@@ -75,6 +90,14 @@ pub enum Reply {
     Timeouts(Timeouts),
     /// Synchronisation daemons.
     Daemons(Vec<SyncDaemon>),
+    /// Sysctls.
+    Sysctls(Vec<SysctlEntry>),
+    /// Schedulers.
+    Schedulers(Vec<SchedulerEntry>),
+    /// Routes and neighbours.
+    Network(NetworkInfo),
+    /// All that was configured.
+    Configuration(Configuration),
     /// Workers' counters.
     Counters(Vec<WorkerCounters>),
     /// Ports.
@@ -132,6 +155,58 @@ pub struct DestinationEntry {
     pub rates: Rates,
 }
 
+/// A sysctl.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SysctlEntry {
+    /// Its name in full.
+    pub name: String,
+    /// What it has.
+    pub value: sysctl::Value,
+    /// What it has to begin with.
+    pub default: sysctl::Value,
+    /// What it takes, in words.
+    pub takes: String,
+    /// The unit of the value; empty for none.
+    pub unit: String,
+    /// What it does, in words.
+    pub description: String,
+    /// False if it can only be set to its default, because director does not heed it yet.
+    pub acts: bool,
+}
+
+/// A scheduler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulerEntry {
+    /// The name that `-s` takes.
+    pub name: String,
+    /// What it does, in words.
+    pub description: String,
+    /// The names of its flags.
+    pub flags: Vec<String>,
+}
+
+/// All that was configured: what it takes to make the same table again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// The services, the one added first first.
+    pub services: Vec<ConfiguredService>,
+    /// The timeouts.
+    pub timeouts: Timeouts,
+    /// The synchronisation daemons.
+    pub daemons: Vec<SyncDaemon>,
+    /// The sysctls that do not have their defaults, by name.
+    pub sysctls: BTreeMap<String, sysctl::Value>,
+}
+
+/// A service as it was configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfiguredService {
+    /// The service.
+    pub service: ServiceSpec,
+    /// Its destinations, the one added first first.
+    pub destinations: Vec<DestinationSpec>,
+}
+
 /// How the daemon is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -173,18 +248,25 @@ pub struct ErrorObject {
     pub code: String,
     /// For people.
     pub message: String,
+    /// Of a transaction: which change was refused, counted from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<usize>,
 }
 
 impl ErrorObject {
     /// An error of the protocol itself.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into() }
+        Self { code: code.to_owned(), message: message.into(), change: None }
     }
 }
 
 impl From<&Refusal> for ErrorObject {
     fn from(refusal: &Refusal) -> Self {
-        Self::new(refusal.code(), refusal.to_string())
+        let change = match refusal {
+            Refusal::At { change, .. } => Some(*change),
+            _ => None,
+        };
+        Self { change, ..Self::new(refusal.code(), refusal.to_string()) }
     }
 }
 

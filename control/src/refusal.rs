@@ -3,6 +3,8 @@
 //! One variant per message, so that a client can tell them apart by their code and a person sees what ipvsadm
 //! would have said.
 
+use crate::suggest::did_you_mean;
+
 /// Why a request was refused. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -33,6 +35,30 @@ pub enum Refusal {
     /// No room for another destination: the table was made for so many.
     #[error("Memory allocation problem")]
     NoMemory,
+    /// A daemon of that role runs already.
+    #[error("Daemon has already run")]
+    DaemonExists,
+    /// Linux has no network interface of that name.
+    #[error("No such device")]
+    NoSuchDevice,
+    /// There is no sysctl of that name.
+    #[error("there is no sysctl {name}{}", did_you_mean(.nearest))]
+    NoSuchSysctl {
+        /// As it was given.
+        name: String,
+        /// A known one that is spelt nearly so.
+        nearest: Option<String>,
+    },
+    /// The sysctl does not take that value.
+    #[error("{name} cannot be {value}: {takes}")]
+    BadSysctl {
+        /// The sysctl, in full.
+        name: String,
+        /// As it was given.
+        value: String,
+        /// What it takes.
+        takes: String,
+    },
     /// There is no daemon to stop.
     #[error("No daemon is running")]
     NoDaemon,
@@ -42,6 +68,14 @@ pub enum Refusal {
     /// IPVS could do it, director cannot yet.
     #[error("{0}")]
     Unsupported(String),
+    /// One change of several that are made together or not at all.
+    #[error("{reason}")]
+    At {
+        /// Which of them, counted from 0.
+        change: usize,
+        /// Why.
+        reason: Box<Refusal>,
+    },
     /// The workers could not be given the new configuration; the old one is still in force.
     #[error("the dataplane did not take the change: {0}")]
     NotPublished(String),
@@ -60,9 +94,14 @@ impl Refusal {
             Self::OutOfRange => "out_of_range",
             Self::Invalid => "invalid",
             Self::NoMemory => "no_memory",
+            Self::DaemonExists => "daemon_exists",
+            Self::NoSuchDevice => "no_such_device",
+            Self::NoSuchSysctl { .. } => "no_such_sysctl",
+            Self::BadSysctl { .. } => "bad_sysctl",
             Self::NoDaemon => "no_daemon",
             Self::PermissionDenied => "permission_denied",
             Self::Unsupported(_) => "unsupported",
+            Self::At { reason, .. } => reason.code(),
             Self::NotPublished(_) => "not_published",
         }
     }

@@ -3,8 +3,9 @@
 //! The trait keeps control free of DPDK: the daemon implements it over its workers, tests over memory. It must
 //! never hand out anything that lives in a worker; every answer is a copy.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Protocol, Stats};
@@ -112,6 +113,37 @@ pub struct PortInfo {
     pub counters: Vec<NamedCount>,
 }
 
+/// A route as workers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteInfo {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The port it leaves by; `None` if that is none of director's.
+    pub port: Option<String>,
+    /// The gateway, unless destinations are on the port's link.
+    pub gateway: Option<IpAddr>,
+}
+
+/// A neighbour as workers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourInfo {
+    /// Its address.
+    pub address: IpAddr,
+    /// The port whose link it is on.
+    pub port: String,
+    /// Its MAC address, as text; `None` while it is not resolved.
+    pub mac: Option<String>,
+}
+
+/// Where packets can go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkInfo {
+    /// Routes, IPv4 first, by prefix.
+    pub routes: Vec<RouteInfo>,
+    /// Neighbours, by port and address.
+    pub neighbours: Vec<NeighbourInfo>,
+}
+
 /// The running dataplane, as control sees it.
 pub trait Dataplane {
     /// What was counted for `id`, summed over the workers. An id never used has counted nothing.
@@ -128,6 +160,12 @@ pub trait Dataplane {
 
     /// Every port.
     fn ports(&self) -> Vec<PortInfo>;
+
+    /// Routes and neighbours.
+    fn network(&self) -> NetworkInfo;
+
+    /// The MTU of Linux's network interface of this name, in bytes; `None` if there is none.
+    fn interface_mtu(&self, name: &str) -> Option<u32>;
 
     /// Makes `table` what the workers see. Returns when every worker has taken it; on an error, which says why
     /// in one line, the workers must still see what they saw before.

@@ -21,7 +21,9 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use crate::engine::Director;
-use crate::protocol::{ErrorObject, MAX_LINE, ROWS_PER_LINE, Reply, ReplyLine, Request, read_request};
+use crate::protocol::{
+    ErrorObject, MAX_CHANGING_LINE, MAX_LINE, ROWS_PER_LINE, Reply, ReplyLine, Request, read_request,
+};
 use crate::refusal::Refusal;
 use crate::running::Dataplane;
 
@@ -281,12 +283,13 @@ impl Peer {
             if idle.map_err(|_| io::ErrorKind::TimedOut)??.is_empty() {
                 return Ok(());
             }
-            let mut limited = (&mut self.stream).take(MAX_LINE as u64);
+            let longest = if self.may_change { MAX_CHANGING_LINE } else { MAX_LINE };
+            let mut limited = (&mut self.stream).take(longest as u64);
             timeout(SLOW, limited.read_until(b'\n', &mut line))
                 .await
                 .map_err(|_| io::ErrorKind::TimedOut)??;
-            if line.len() == MAX_LINE && !line.ends_with(b"\n") {
-                let message = format!("a request must fit into {MAX_LINE} bytes; split it into several");
+            if line.len() == longest && !line.ends_with(b"\n") {
+                let message = format!("a request must fit into {longest} bytes; split it into several");
                 return self.answer(Value::Null, Err(ErrorObject::new("line_too_long", message))).await;
             }
             if line.trim_ascii().is_empty() {

@@ -7,6 +7,10 @@ use crate::model::{
     Change, DestinationSpec, Family, ForwardingMethod, Protocol, ServiceSpec, VirtualService,
 };
 use crate::refusal::Refusal;
+use crate::sysctl;
+
+/// The sysctls that do something. The others can only be set to their defaults.
+pub const SYSCTLS: [&str; 3] = ["lblc_expiration", "lblcr_expiration", "run_estimation"];
 
 /// Whether the dataplane can do what `change` asks for.
 pub fn check(change: &Change) -> Result<(), Refusal> {
@@ -15,13 +19,20 @@ pub fn check(change: &Change) -> Result<(), Refusal> {
         Change::AddDestination { destination, .. } | Change::EditDestination { destination, .. } => {
             self::destination(destination)
         }
+        Change::StartDaemon(_) => Err(not_yet("synchronise connections")),
+        Change::SetSysctl { name, value } => sysctl(name, *value),
         _ => Ok(()),
     }
 }
 
-/// The answer to a request for a synchronisation daemon.
-pub fn sync_daemon() -> Refusal {
-    not_yet("synchronise connections")
+fn sysctl(name: &str, value: sysctl::Value) -> Result<(), Refusal> {
+    match sysctl::find(name) {
+        Some(known) if known.default != value && !SYSCTLS.contains(&known.name) => Err(not_yet(&format!(
+            "act on net.ipv4.vs.{} (only its default can be set, {})",
+            known.name, known.default
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
@@ -104,6 +115,15 @@ mod tests {
             let change = Change::AddDestination { service: v4.service, destination };
             assert!(check(&change).unwrap_err().to_string().contains(words));
         }
+        let set = |name: &str, value| {
+            check(&Change::SetSysctl { name: name.into(), value: sysctl::Value::Number(value) })
+        };
+        let message = set("drop_entry", 1).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "director does not act on net.ipv4.vs.drop_entry yet (only its default can be set, 0)"
+        );
+        assert_eq!((set("drop_entry", 0), set("net.ipv4.vs.run_estimation", 0)), (Ok(()), Ok(())));
         assert_eq!(check(&Change::AddService(v4.clone())), Ok(()));
         let destination = DestinationSpec { method: ForwardingMethod::Masquerade, ..server };
         assert_eq!(check(&Change::AddDestination { service: v4.service, destination }), Ok(()));

@@ -7,26 +7,29 @@
 //! A destination has a [`DestinationId`], its place in the dataplane's fixed slab of counters. Those counters are
 //! never reset; the table remembers where each owner started from. A deleted destination keeps its id in the
 //! trash while connections may still count on it.
+//!
+//! A table is cloned for every change, so that one that fails leaves nothing behind. Its collections are persistent
+//! ones: clones share what has not changed, and a change costs no more in a large table than in a small one.
 
-use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use imbl::{HashMap, Vector};
+
 use crate::model::{
-    Change, DestinationSpec, ENGINES, Encapsulation, Family, ForwardingMethod, Granularity, Protocol, Rates,
-    SCHEDULERS, ServiceSpec, Stats, Timeouts, VirtualService,
+    Change, DestinationSpec, Rates, ServiceSpec, Stats, SyncDaemon, Timeouts, VirtualService,
 };
 use crate::rates::Estimator;
 use crate::refusal::Refusal;
 use crate::running::DestinationCounts;
-use crate::supported;
+use crate::sysctl;
+
+mod check;
+mod daemons;
 
 /// How long a destination in the trash must have been without connections before its id is given to another
 /// (`IP_VS_DEST_TRASH_PERIOD`).
 pub const TRASH_PERIOD: Duration = Duration::from_secs(120);
-
-/// The longest timeout the kernel takes, in seconds: INT_MAX jiffies at 250 Hz.
-const LONGEST_TIMEOUT: u32 = 8_589_934;
 
 /// A service's place in the table. Small, and given to another service after this one is deleted; see
 /// [`Service::incarnation`].
@@ -41,11 +44,15 @@ pub struct DestinationId(pub u32);
 /// How the table learns what the dataplane has counted.
 pub type Counts<'a> = &'a dyn Fn(DestinationId) -> DestinationCounts;
 
+/// How the table learns of Linux's network interfaces: the MTU in bytes of the one of that name, if there is one.
+pub type Interfaces<'a> = &'a dyn Fn(&str) -> Option<u32>;
+
 /// A virtual service in the table.
 #[derive(Clone, Debug)]
 pub struct Service {
     id: ServiceId,
     incarnation: u64,
+    revision: u64,
     spec: ServiceSpec,
     destinations: Vec<DestinationId>,
     trashed: Vec<DestinationId>,
@@ -66,6 +73,12 @@ impl Service {
     /// A number no other service ever had: tells a service from an earlier one with its id.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// A number that changes whenever the service, its destinations or their attributes do, and that no other service
+    /// ever had.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// What was configured.
@@ -142,19 +155,22 @@ impl Destination {
     }
 }
 
-/// Services, destinations and timeouts.
+/// Services, destinations, timeouts, sysctls and synchronisation daemons.
 #[derive(Clone, Debug)]
 pub struct ServiceTable {
     limit: u32,
-    services: Vec<Option<Service>>,
-    free_services: VecDeque<ServiceId>,
+    services: Vector<Option<Service>>,
+    free_services: Vector<ServiceId>,
     by_key: HashMap<VirtualService, ServiceId>,
-    destinations: Vec<Option<Destination>>,
-    free_destinations: VecDeque<DestinationId>,
+    destinations: Vector<Option<Destination>>,
+    free_destinations: Vector<DestinationId>,
     live: HashMap<(ServiceId, IpAddr, u16), DestinationId>,
     trash: HashMap<(VirtualService, IpAddr, u16), DestinationId>,
     next_incarnation: u64,
+    next_revision: u64,
     timeouts: Timeouts,
+    sysctls: sysctl::Values,
+    daemons: [Option<SyncDaemon>; 2],
 }
 
 impl ServiceTable {
@@ -162,15 +178,18 @@ impl ServiceTable {
     pub fn new(limit: u32) -> Self {
         Self {
             limit,
-            services: Vec::new(),
-            free_services: VecDeque::new(),
+            services: Vector::new(),
+            free_services: Vector::new(),
             by_key: HashMap::new(),
-            destinations: Vec::new(),
-            free_destinations: VecDeque::new(),
+            destinations: Vector::new(),
+            free_destinations: Vector::new(),
             live: HashMap::new(),
             trash: HashMap::new(),
             next_incarnation: 0,
+            next_revision: 0,
             timeouts: Timeouts::default(),
+            sysctls: sysctl::Values::default(),
+            daemons: [None, None],
         }
     }
 
@@ -210,6 +229,16 @@ impl ServiceTable {
         self.timeouts
     }
 
+    /// The sysctls in force.
+    pub fn sysctls(&self) -> &sysctl::Values {
+        &self.sysctls
+    }
+
+    /// The synchronisation daemons, master first, with every attribute filled in.
+    pub fn daemons(&self) -> impl Iterator<Item = &SyncDaemon> {
+        self.daemons.iter().flatten()
+    }
+
     /// What `service` has counted since it was last zeroed: its destinations and those it used to have.
     pub fn service_stats(&self, service: &Service, counts: Counts<'_>) -> Stats {
         self.counted(service, counts).since(service.zero)
@@ -221,71 +250,22 @@ impl ServiceTable {
             .fold(service.folded, |sum, d| sum.plus(counts(d.id).stats.since(d.bound)))
     }
 
-    /// Whether IPVS would take `change`, and if not, its reason. The order of the tests is the kernel's.
-    pub fn check(&self, change: &Change) -> Result<(), Refusal> {
-        match change {
-            Change::AddService(spec) => {
-                if self.by_key.contains_key(&spec.service) {
-                    return Err(Refusal::ServiceExists);
-                }
-                check_service(spec)
-            }
-            Change::EditService(spec) => {
-                self.service(&spec.service).ok_or(Refusal::NoSuchService)?;
-                check_service(spec)
-            }
-            Change::DeleteService(key) | Change::ZeroService(key) => {
-                self.service(key).map(drop).ok_or(Refusal::NoSuchService)
-            }
-            Change::AddDestination { service, destination } => self.check_add(service, destination),
-            Change::EditDestination { service, destination } => {
-                let owner = self.service(service).ok_or(Refusal::ServiceNotDefined)?;
-                check_destination(service, destination)?;
-                self.find(owner.id, destination.address, destination.port).map(drop)
-            }
-            Change::DeleteDestination { service, address, port } => {
-                let owner = self.service(service).ok_or(Refusal::ServiceNotDefined)?;
-                self.find(owner.id, *address, *port).map(drop)
-            }
-            Change::SetTimeouts(t) => {
-                let fits = [t.tcp, t.tcp_fin, t.udp].into_iter().all(|t| t <= LONGEST_TIMEOUT);
-                if fits { Ok(()) } else { Err(Refusal::Invalid) }
-            }
-            Change::StartDaemon(_) => Err(supported::sync_daemon()),
-            Change::StopDaemon(_) => Err(Refusal::NoDaemon),
-            Change::Clear | Change::ZeroAll => Ok(()),
-        }
-    }
-
-    fn check_add(&self, key: &VirtualService, spec: &DestinationSpec) -> Result<(), Refusal> {
-        let owner = self.service(key).ok_or(Refusal::ServiceNotDefined)?;
-        check_destination(key, spec)?;
-        if self.live.contains_key(&(owner.id, spec.address, spec.port)) {
-            return Err(Refusal::DestinationExists);
-        }
-        if self.trash.contains_key(&(*key, spec.address, spec.port)) {
-            return Ok(());
-        }
-        if !is_unicast(spec.address) {
-            return Err(Refusal::Invalid);
-        }
-        if self.free_destinations.is_empty() && self.destinations.len() as u64 >= u64::from(self.limit) {
-            return Err(Refusal::NoMemory);
-        }
-        Ok(())
-    }
-
     fn find(&self, service: ServiceId, address: IpAddr, port: u16) -> Result<DestinationId, Refusal> {
         self.live.get(&(service, address, port)).copied().ok_or(Refusal::NoSuchDestination)
     }
 
     /// Makes `change`, or refuses it and leaves everything as it was.
-    pub fn apply(&mut self, change: &Change, counts: Counts<'_>) -> Result<(), Refusal> {
-        self.check(change)?;
+    pub fn apply(
+        &mut self,
+        change: &Change,
+        counts: Counts<'_>,
+        interfaces: Interfaces<'_>,
+    ) -> Result<(), Refusal> {
+        self.check(change, interfaces)?;
         match change {
             Change::AddService(spec) => self.add_service(spec),
             Change::EditService(spec) => {
-                if let Some(service) = self.service_mut(&spec.service) {
+                if let Some(service) = self.changing(&spec.service) {
                     service.spec = spec.clone();
                 }
             }
@@ -298,7 +278,7 @@ impl ServiceTable {
                 self.add_destination(service, destination, counts);
             }
             Change::EditDestination { service, destination } => {
-                if let Some(owner) = self.service(service).map(|s| s.id)
+                if let Some(owner) = self.changing(service).map(|s| s.id)
                     && let Ok(id) = self.find(owner, destination.address, destination.port)
                     && let Some(d) = &mut self.destinations[id.0 as usize]
                 {
@@ -314,7 +294,7 @@ impl ServiceTable {
                     && let Some(id) = self.live.remove(&(owner, *address, *port))
                 {
                     self.put_in_trash(id);
-                    if let Some(owner) = self.service_mut(service) {
+                    if let Some(owner) = self.changing(service) {
                         owner.destinations.retain(|d| *d != id);
                         owner.trashed.push(id);
                     }
@@ -331,7 +311,15 @@ impl ServiceTable {
                 keep(&mut self.timeouts.tcp_fin, new.tcp_fin);
                 keep(&mut self.timeouts.udp, new.udp);
             }
-            Change::StartDaemon(_) | Change::StopDaemon(_) => {}
+            Change::SetSysctl { name, value } => {
+                // Checked before; what is refused there does not get here.
+                let _ = self.sysctls.set(name, *value);
+            }
+            Change::ResetSysctls => self.sysctls = sysctl::Values::default(),
+            Change::StartDaemon(daemon) => {
+                self.daemons[daemon.role as usize] = daemons::complete(daemon, interfaces);
+            }
+            Change::StopDaemon(role) => self.daemons[*role as usize] = None,
         }
         Ok(())
     }
@@ -341,14 +329,29 @@ impl ServiceTable {
         self.services[id.0 as usize].as_mut()
     }
 
+    /// The service, which is about to change in a way that workers notice.
+    fn changing(&mut self, key: &VirtualService) -> Option<&mut Service> {
+        let revision = self.new_revision();
+        let service = self.service_mut(key)?;
+        service.revision = revision;
+        Some(service)
+    }
+
+    fn new_revision(&mut self) -> u64 {
+        self.next_revision += 1;
+        self.next_revision
+    }
+
     fn add_service(&mut self, spec: &ServiceSpec) {
+        let revision = self.new_revision();
         let id = self.free_services.pop_front().unwrap_or_else(|| {
-            self.services.push(None);
+            self.services.push_back(None);
             ServiceId((self.services.len() - 1) as u32)
         });
         self.services[id.0 as usize] = Some(Service {
             id,
             incarnation: self.next_incarnation,
+            revision,
             spec: spec.clone(),
             destinations: Vec::new(),
             trashed: Vec::new(),
@@ -382,13 +385,13 @@ impl ServiceTable {
     }
 
     fn add_destination(&mut self, key: &VirtualService, spec: &DestinationSpec, counts: Counts<'_>) {
-        let Some(service) = self.service_mut(key) else { return };
+        let Some(service) = self.changing(key) else { return };
         let (owner, incarnation, sequence) = (service.id, service.incarnation, service.next_sequence);
         service.next_sequence += 1;
 
         let back = self.trash.remove(&(*key, spec.address, spec.port));
         let id = back.or_else(|| self.free_destinations.pop_front()).unwrap_or_else(|| {
-            self.destinations.push(None);
+            self.destinations.push_back(None);
             DestinationId((self.destinations.len() - 1) as u32)
         });
         let counted = counts(id).stats;
@@ -474,50 +477,9 @@ impl ServiceTable {
                 service.estimator.sample(stats);
             }
         }
-        for d in self.destinations.iter_mut().flatten().filter(|d| !d.trashed) {
+        for d in self.destinations.iter_mut().filter_map(Option::as_mut).filter(|d| !d.trashed) {
             d.estimator.sample(counts(d.id).stats);
         }
-    }
-}
-
-fn check_service(spec: &ServiceSpec) -> Result<(), Refusal> {
-    if !SCHEDULERS.contains(&spec.scheduler.as_str()) {
-        return Err(Refusal::SchedulerNotFound);
-    }
-    if spec.engine.as_deref().is_some_and(|engine| !ENGINES.contains(&engine)) {
-        return Err(Refusal::SchedulerNotFound);
-    }
-    let granularity_fits = spec.persistence.is_none_or(|p| match p.granularity {
-        Granularity::Mask(_) => spec.service.family() == Family::Ipv4,
-        Granularity::Prefix(length) => spec.service.family() == Family::Ipv6 && (1..=128).contains(&length),
-    });
-    let key_fits = match spec.service {
-        VirtualService::Mark { mark, .. } => mark != 0,
-        VirtualService::Address { port, protocol, .. } => {
-            (port != 0 || spec.persistence.is_some()) && (!spec.one_packet || protocol == Protocol::Udp)
-        }
-    };
-    if granularity_fits && key_fits && spec.flags.0 < 8 { Ok(()) } else { Err(Refusal::Invalid) }
-}
-
-fn check_destination(key: &VirtualService, spec: &DestinationSpec) -> Result<(), Refusal> {
-    if Family::from(spec.address) != key.family() && spec.method != ForwardingMethod::Tunnel {
-        return Err(Refusal::Invalid);
-    }
-    if spec.weight > i32::MAX as u32 || spec.lower_threshold > spec.upper_threshold {
-        return Err(Refusal::OutOfRange);
-    }
-    if spec.tunnel.encapsulation == Encapsulation::Gue && spec.tunnel.port == 0 {
-        return Err(Refusal::Invalid);
-    }
-    Ok(())
-}
-
-/// The kernel asks its routing table; without one, what is never a host is ruled out.
-fn is_unicast(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(a) => !(a.is_unspecified() || a.is_broadcast() || a.is_multicast()),
-        IpAddr::V6(a) => !(a.is_unspecified() || a.is_multicast() || a.is_unicast_link_local()),
     }
 }
 

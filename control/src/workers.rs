@@ -1,14 +1,17 @@
 //! The running workers as control sees them: takes the service table and Linux's network to them as snapshots, and asks
 //! them what they have counted. Knows no DPDK; what the wires are is none of its business.
 
-use std::collections::HashMap;
+mod replay;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::conn::{Method, Timeouts};
 use dataplane::counters::{Drop, WorkerCounters as Counters};
-use dataplane::network::Network;
+use dataplane::network::{MacAddr, Network, NextHop, PortId};
 use dataplane::packet::protocol;
 use dataplane::schedule::{self, Flags, Scheduler, TableSizes};
 use dataplane::service::{Destination, Service, ServiceKey, Services};
@@ -16,8 +19,11 @@ use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::time::{TICKS_PER_SECOND, Tick};
 use dataplane::worker::Shared;
 
-use crate::model::{DestinationSpec, ForwardingMethod, Protocol, Stats, VirtualService};
-use crate::running::{ConnectionRow, Dataplane, DestinationCounts, NamedCount, PortInfo, WorkerCounters};
+use crate::model::{DestinationSpec, ForwardingMethod, NO_SCHEDULER, Protocol, Stats, VirtualService};
+use crate::running::{
+    ConnectionRow, Dataplane, DestinationCounts, NamedCount, NeighbourInfo, NetworkInfo, PortInfo, RouteInfo,
+    WorkerCounters,
+};
 use crate::table::{self, DestinationId, ServiceId, ServiceTable};
 
 /// How long workers may take to notice a new snapshot. A worker looks for one at every burst; one that does not for this
@@ -40,7 +46,7 @@ pub struct Surroundings {
 }
 
 /// A destination that workers see, and what only control knows of it.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct PublishedDestination {
     destination: Destination,
     edits: u32,
@@ -56,19 +62,30 @@ impl PublishedDestination {
         Some(Self { destination, edits: from.edits(), thresholds })
     }
 
-    fn is_same_as(&self, other: &Self) -> bool {
-        (self.destination.id, self.destination.sequence) == (other.destination.id, other.destination.sequence)
+    /// What it is known by as long as it is the same one: its number may be another's later.
+    fn identity(&self) -> (u32, u32) {
+        (self.destination.id, self.destination.sequence)
     }
 }
 
 /// A service that workers see, as long as it is the same one.
 struct Published {
     incarnation: u64,
+    revision: u64,
     scheduler_name: String,
     scheduler: Arc<dyn Scheduler>,
     /// The one added last first.
     destinations: Vec<PublishedDestination>,
     service: Arc<Service>,
+}
+
+/// What of a table workers do not see yet.
+#[derive(Default)]
+struct Difference {
+    /// Services that are new or not as they were.
+    changed: Vec<(ServiceId, Published)>,
+    /// Services that are no more.
+    gone: Vec<ServiceId>,
 }
 
 /// The workers.
@@ -78,7 +95,8 @@ pub struct Workers {
     snapshot: Arc<Snapshot>,
     counters: Vec<(u32, Arc<Counters>)>,
     services: HashMap<ServiceId, Published>,
-    servers: Vec<IpAddr>,
+    /// The real servers, as numbers, and how many destinations each is.
+    servers: BTreeMap<u32, u32>,
     surroundings: Surroundings,
     sizes: TableSizes,
 }
@@ -93,7 +111,7 @@ impl Workers {
         counters: Vec<(u32, Arc<Counters>)>,
         surroundings: Surroundings,
     ) -> Self {
-        let (services, servers, sizes) = (HashMap::new(), Vec::new(), TableSizes::default());
+        let (services, servers, sizes) = (HashMap::new(), BTreeMap::new(), TableSizes::default());
         Self { shared, publisher, snapshot, counters, services, servers, surroundings, sizes }
     }
 
@@ -106,12 +124,6 @@ impl Workers {
     /// Makes `network` what workers see, at their next burst.
     pub fn set_network(&mut self, network: Arc<Network>) {
         self.snapshot = Arc::new(Snapshot { network, ..(*self.snapshot).clone() });
-        self.publisher.publish(&self.snapshot);
-    }
-
-    /// Makes these the settings of all schedulers, from workers' next burst on.
-    pub fn set_scheduling(&mut self, scheduling: schedule::Settings) {
-        self.snapshot = Arc::new(Snapshot { scheduling, ..(*self.snapshot).clone() });
         self.publisher.publish(&self.snapshot);
     }
 
@@ -134,12 +146,13 @@ impl Workers {
     }
 
     /// The service as workers are to see it: the one they see already where nothing has changed.
-    fn service(&mut self, table: &ServiceTable, service: &table::Service) -> Result<Published, String> {
+    fn service(&self, table: &ServiceTable, service: &table::Service) -> Result<Published, String> {
         let name = &service.spec().scheduler;
         let old = self.services.get(&service.id()).filter(|old| old.incarnation == service.incarnation());
         let same = old.filter(|old| old.scheduler_name == *name);
         let scheduler = match same {
             Some(old) => old.scheduler.clone(),
+            None if name == NO_SCHEDULER => schedule::none(),
             None => {
                 schedule::sized(name, &self.sizes).ok_or_else(|| format!("no scheduler is called {name}"))?
             }
@@ -158,38 +171,12 @@ impl Workers {
         };
         Ok(Published {
             incarnation: service.incarnation(),
+            revision: service.revision(),
             scheduler_name: name.clone(),
             scheduler,
             destinations,
             service: service_arc,
         })
-    }
-
-    /// Tells a scheduler of its service's changes one by one, in the order in which they were made as far as the tables
-    /// before and after tell: taken away, edited, added.
-    fn tell_scheduler(before: &[PublishedDestination], now: &Published) {
-        let mut seen: Vec<_> = before.iter().map(|d| d.destination).collect();
-        let mut tell = |change: &mut dyn FnMut(&mut Vec<Destination>)| {
-            change(&mut seen);
-            now.scheduler.changed(&seen);
-        };
-        for gone in before.iter().filter(|b| !now.destinations.iter().any(|d| d.is_same_as(b))) {
-            tell(&mut |all| all.retain(|d| d.id != gone.destination.id));
-        }
-        let mut added: Vec<_> = Vec::new();
-        for new in &now.destinations {
-            match before.iter().find(|b| b.is_same_as(new)) {
-                Some(same) if same == new => {}
-                Some(_) => tell(&mut |all| {
-                    let id = new.destination.id;
-                    all.iter_mut().filter(|d| d.id == id).for_each(|d| *d = new.destination);
-                }),
-                None => added.push(new.destination),
-            }
-        }
-        for destination in added.into_iter().rev() {
-            tell(&mut |all| all.insert(0, destination));
-        }
     }
 
     fn set_thresholds<'a>(&self, services: impl Iterator<Item = &'a Published>) {
@@ -199,38 +186,70 @@ impl Workers {
         }
     }
 
-    /// The snapshot for `table`, and its services as they are to be remembered.
-    fn prepare(
-        &mut self,
-        table: &ServiceTable,
-    ) -> Result<(Arc<Snapshot>, HashMap<ServiceId, Published>), String> {
-        let mut published = HashMap::new();
-        let mut services = Vec::new();
+    /// What of `table` is other than what workers see.
+    fn difference(&self, table: &ServiceTable) -> Result<Difference, String> {
+        let mut difference = Difference::default();
         for service in table.services() {
-            let prepared = self.service(table, service)?;
-            if let Some(key) = service_key(&service.spec().service) {
-                services.push((key, prepared.service.clone()));
+            let old = self.services.get(&service.id());
+            if old.is_none_or(|old| old.revision != service.revision()) {
+                difference.changed.push((service.id(), self.service(table, service)?));
             }
-            published.insert(service.id(), prepared);
         }
-        let times = table.timeouts();
-        let snapshot = Arc::new(Snapshot {
-            network: self.snapshot.network.clone(),
-            services: Arc::new(Services::new(services)),
-            timeouts: Timeouts::default().set(times.tcp, times.tcp_fin, times.udp),
-            scheduling: self.snapshot.scheduling,
-        });
-        Ok((snapshot, published))
+        // As many services as there were, and no new id: then none is gone.
+        let added = difference.changed.iter().filter(|(id, _)| !self.services.contains_key(id)).count();
+        if self.services.len() + added != table.services().count() {
+            let here: HashSet<_> = table.services().map(table::Service::id).collect();
+            difference.gone = self.services.keys().filter(|id| !here.contains(id)).copied().collect();
+        }
+        Ok(difference)
     }
 
-    fn tell_servers(&mut self, table: &ServiceTable) {
-        let servers = table.services().flat_map(|s| table.destinations(s)).map(|d| d.spec().address);
-        let mut servers: Vec<IpAddr> = servers.collect();
-        servers.sort_unstable();
-        servers.dedup();
-        if servers != self.servers {
+    /// The snapshot in which `difference` is made to what workers see now.
+    fn snapshot(&self, table: &ServiceTable, difference: &Difference) -> Arc<Snapshot> {
+        let changed: HashMap<_, _> = difference.changed.iter().map(|(id, service)| (*id, service)).collect();
+        let services = if difference.changed.is_empty() && difference.gone.is_empty() {
+            self.snapshot.services.clone()
+        } else {
+            let services = table.services().filter_map(|service| {
+                let id = service.id();
+                let published = changed.get(&id).copied().or_else(|| self.services.get(&id))?;
+                Some((service_key(&service.spec().service)?, published.service.clone()))
+            });
+            Arc::new(Services::new(services))
+        };
+        let times = table.timeouts();
+        Arc::new(Snapshot {
+            network: self.snapshot.network.clone(),
+            services,
+            timeouts: Timeouts::default().set(times.tcp, times.tcp_fin, times.udp),
+            sysctls: table.sysctls().for_workers(),
+        })
+    }
+
+    /// Remembers what workers see now, and tells who wants to know of the real servers.
+    fn remember(&mut self, difference: Difference) {
+        let mut any = false;
+        let mut old: Vec<_> = difference.gone.iter().filter_map(|id| self.services.remove(id)).collect();
+        for (id, service) in difference.changed {
+            for destination in &service.destinations {
+                let count = self.servers.entry(destination.destination.address).or_insert(0);
+                any |= *count == 0;
+                *count += 1;
+            }
+            old.extend(self.services.insert(id, service));
+        }
+        for destination in old.iter().flat_map(|service| &service.destinations) {
+            if let Entry::Occupied(mut count) = self.servers.entry(destination.destination.address) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                    any = true;
+                }
+            }
+        }
+        if any {
+            let servers: Vec<_> = self.servers.keys().copied().map(|a| IpAddr::V4(a.into())).collect();
             (self.surroundings.servers)(&servers);
-            self.servers = servers;
         }
     }
 }
@@ -299,17 +318,51 @@ impl Dataplane for Workers {
         (self.surroundings.ports)()
     }
 
-    fn publish(&mut self, table: &ServiceTable) -> Result<(), String> {
-        let (snapshot, services) = self.prepare(table)?;
-        let old = std::mem::replace(&mut self.snapshot, snapshot);
-        // A destination that is back from the trash takes packets before it takes connections.
-        for destination in table.services().flat_map(|s| table.destinations(s)) {
-            self.shared.destinations.set_gone(destination.id().0, false);
+    fn network(&self) -> NetworkInfo {
+        let ports = self.ports();
+        let name = |port: PortId| {
+            ports.get(usize::from(port.0)).map_or_else(|| port.0.to_string(), |port| port.name.clone())
+        };
+        let route = |(prefix, hop): (_, Option<NextHop>)| RouteInfo {
+            prefix,
+            port: hop.map(|hop| name(hop.port)),
+            gateway: hop.and_then(|hop| hop.gateway),
+        };
+        let mut neighbours: Vec<_> = self.snapshot.network.neighbours().collect();
+        neighbours.sort_unstable_by_key(|(port, address, _)| (*port, *address));
+        let neighbour = |(port, address, mac): (_, _, Option<MacAddr>)| NeighbourInfo {
+            address,
+            port: name(port),
+            mac: mac.map(|mac| mac.to_string()),
+        };
+        NetworkInfo {
+            routes: self.snapshot.network.routes().map(route).collect(),
+            neighbours: neighbours.into_iter().map(neighbour).collect(),
         }
-        self.set_thresholds(services.values());
-        for (id, service) in &services {
+    }
+
+    fn interface_mtu(&self, name: &str) -> Option<u32> {
+        // Linux takes neither in an interface's name.
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return None;
+        }
+        std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?.trim().parse().ok()
+    }
+
+    fn publish(&mut self, table: &ServiceTable) -> Result<(), String> {
+        let difference = self.difference(table)?;
+        let snapshot = self.snapshot(table, &difference);
+        let old = std::mem::replace(&mut self.snapshot, snapshot);
+        let here: HashSet<_> =
+            difference.changed.iter().flat_map(|(_, s)| &s.destinations).map(|d| d.destination.id).collect();
+        // A destination that is back from the trash takes packets before it takes connections.
+        here.iter().for_each(|id| self.shared.destinations.set_gone(*id, false));
+        self.set_thresholds(difference.changed.iter().map(|(_, service)| service));
+        for (id, service) in &difference.changed {
             let before = self.services.get(id).filter(|b| Arc::ptr_eq(&b.scheduler, &service.scheduler));
-            Self::tell_scheduler(before.map_or(&[], |b| &b.destinations), service);
+            for summary in replay::steps(before.map_or(&[], |b| &b.destinations), &service.destinations) {
+                service.scheduler.changed(summary);
+            }
         }
         self.publisher.publish(&self.snapshot);
         if let Err(reason) = self.settle() {
@@ -319,16 +372,17 @@ impl Dataplane for Workers {
             return Err(reason);
         }
         // Not before every worker has taken the table without it: until then it may be chosen.
-        for destination in table.trash() {
-            self.shared.destinations.set_gone(destination.id().0, true);
+        let changed = difference.changed.iter().map(|(id, _)| id);
+        let were = changed.chain(&difference.gone).filter_map(|id| self.services.get(id));
+        for gone in were.flat_map(|s| &s.destinations).filter(|d| !here.contains(&d.destination.id)) {
+            self.shared.destinations.set_gone(gone.destination.id, true);
         }
-        self.services = services;
-        self.tell_servers(table);
+        self.remember(difference);
         Ok(())
     }
 
     fn tick(&mut self) {
-        let (now, settings) = ((self.surroundings.now)(), self.snapshot.scheduling);
+        let (now, settings) = ((self.surroundings.now)(), self.snapshot.sysctls.scheduling());
         self.services.values().for_each(|service| service.scheduler.sweep(now, &settings));
     }
 }

@@ -5,6 +5,8 @@
 mod common;
 
 use common::{Direct, run, split};
+use control::model::Change;
+use control::protocol::Request;
 use control::running::DestinationCounts;
 
 #[test]
@@ -82,4 +84,29 @@ fn a_deleted_destination_is_freed_in_time() {
     assert_eq!(direct.director.table().trash().count(), 1);
     direct.pass(1);
     assert_eq!(direct.director.table().trash().count(), 0);
+}
+
+#[test]
+fn rates_stand_still_without_run_estimation() {
+    let mut direct = Direct::strict();
+    run(&mut direct, &split("-A -t 198.51.100.8:80 -s rr"), "");
+    run(&mut direct, &split("-a -t 198.51.100.8:80 -r 192.0.2.9 -m"), "");
+    let mut counts = DestinationCounts::default();
+    counts.stats.in_packets = 1000;
+    direct.director.dataplane_mut().counts.insert(0, counts);
+    direct.pass(2);
+    let rate = |direct: &mut Direct| run(direct, &split("-Ln --rate"), "").out;
+    let before = rate(&mut direct);
+    assert!(before.contains(" 125 "), "{before}");
+    let set = |direct: &mut Direct, value| {
+        let value = control::sysctl::Value::Number(value);
+        let change = Change::SetSysctl { name: "run_estimation".into(), value };
+        direct.director.handle(&Request::Change(change), direct.now).unwrap();
+    };
+    set(&mut direct, 0);
+    direct.pass(10);
+    assert_eq!(rate(&mut direct), before);
+    set(&mut direct, 1);
+    direct.pass(2);
+    assert!(rate(&mut direct).contains("  94 "), "{}", rate(&mut direct));
 }

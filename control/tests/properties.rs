@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use common::{Direct, RecordedNames, run, split};
 use control::ipvsadm::parse::parse;
 use control::protocol::read_request;
+use control::readable::Session;
 use control::running::DestinationCounts;
 use proptest::prelude::*;
 
@@ -125,8 +126,11 @@ fn command() -> impl Strategy<Value = String> {
         "-g -w 2147483647",
         "-i --tun-type gue --tun-port 6080",
         "-i --tun-type gre --tun-csum",
+        "-m -x 5",
+        "-g -x 10 -y 3",
+        "-m -x 3 -y 5",
     ]);
-    (service, attributes, server, method, 0u8..14).prop_map(|(service, attributes, server, method, what)| {
+    (service, attributes, server, method, 0u8..18).prop_map(|(service, attributes, server, method, what)| {
         match what {
             0..3 => format!("-A {service} {attributes}"),
             3 => format!("-E {service} {attributes}"),
@@ -135,9 +139,28 @@ fn command() -> impl Strategy<Value = String> {
             9 => format!("-e {service} {server} {method}"),
             10..12 => format!("-d {service} {server}"),
             12 => format!("-Z {service}"),
+            13 => format!("--set {} 0 {}", service.len(), server.len()),
+            14 => "--start-daemon backup --mcast-interface e1 --syncid 3".to_owned(),
+            15 => "--stop-daemon backup".to_owned(),
+            16 => "--start-daemon master --mcast-interface lo --mcast-group ff02::8848".to_owned(),
             _ => "-C".to_owned(),
         }
     })
+}
+
+/// Runs a command of lbctl's own language; what it printed, wherever.
+fn readable(direct: &mut Direct, line: &str, input: &str) -> String {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut session = Session {
+        transport: direct,
+        names: &mut RecordedNames,
+        input: &mut input.as_bytes(),
+        out: &mut out,
+        err: &mut err,
+        terminal: false,
+    };
+    session.run(&split(line)).unwrap();
+    String::from_utf8([out, err].concat()).unwrap()
 }
 
 proptest! {
@@ -190,6 +213,15 @@ proptest! {
                 prop_assert!(sequences.windows(2).all(|w| w[0] > w[1]));
             }
         }
+        let full = readable(&mut direct, "save --full", "");
+        let mut other = Direct::new();
+        run(&mut other, &split("-R"), "-A -f 9\n--set 1 1 1\n--start-daemon backup --mcast-interface lo\n");
+        prop_assert_eq!(readable(&mut other, "restore", &full), "");
+        prop_assert_eq!(readable(&mut other, "save --full", ""), full);
+        let json = readable(&mut direct, "save --json", "");
+        prop_assert_eq!(readable(&mut direct, "restore", &json), "");
+        prop_assert_eq!(readable(&mut direct, "save --json", ""), json);
+
         let saved = run(&mut direct, &split("-S -n"), "").out;
         let list = run(&mut direct, &split("-L -n --tun-info"), "").out;
         run(&mut direct, &split("-C"), "");

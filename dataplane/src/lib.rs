@@ -18,6 +18,7 @@ pub mod schedule;
 pub mod service;
 pub mod snapshot;
 mod sync;
+pub mod sysctl;
 pub mod time;
 pub mod wire;
 pub mod worker;

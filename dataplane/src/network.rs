@@ -186,6 +186,20 @@ impl Network {
         }
     }
 
+    /// Every route: its prefix, and its next hop unless it leads away from our ports. IPv4 first, each by prefix.
+    pub fn routes(&self) -> impl Iterator<Item = (IpNet, Option<NextHop>)> + '_ {
+        let v4 = self.v4.iter().map(|(prefix, hop)| (IpNet::V4(prefix), *hop));
+        v4.chain(self.v6.iter().map(|(prefix, hop)| (IpNet::V6(prefix), *hop)))
+    }
+
+    /// Every neighbour that is or was known, in no particular order: its port and address, and its MAC address unless it
+    /// is unresolved now.
+    pub fn neighbours(&self) -> impl Iterator<Item = (PortId, IpAddr, Option<MacAddr>)> + '_ {
+        self.neighbours
+            .iter()
+            .map(|(&(port, address), id)| (port, address, self.adjacency(*id).map(Adjacency::destination)))
+    }
+
     /// Puts `routes` in the place of all routes there were. Of several for one prefix, the last one given counts.
     ///
     /// A route without a next hop leaves by no port of this director (another interface of Linux, a blackhole). It

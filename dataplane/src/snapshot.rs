@@ -12,8 +12,8 @@ use crossbeam::utils::CachePadded;
 
 use crate::conn::Timeouts;
 use crate::network::{Network, PortId};
-use crate::schedule::Settings;
 use crate::service::Services;
+use crate::sysctl::Sysctls;
 
 /// All that a worker needs to know from control.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +24,8 @@ pub struct Snapshot {
     pub services: Arc<Services>,
     /// How long connections may be idle.
     pub timeouts: Timeouts,
-    /// What can be set about scheduling.
-    pub scheduling: Settings,
+    /// IPVS's sysctls.
+    pub sysctls: Sysctls,
 }
 
 /// Asked of Linux by a worker that has a packet for it: the neighbour's MAC address.

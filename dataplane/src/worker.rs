@@ -188,7 +188,7 @@ impl<W: Wire> Worker<W> {
 
     /// Classify, schedule, insert: what the first packet of a connection goes through.
     fn admit(&mut self, packet: &Packet, frame: &[u8], now: Tick) -> Result<Found, Verdict> {
-        let Snapshot { services, timeouts, scheduling, .. } = self.snapshot.current();
+        let Snapshot { services, timeouts, sysctls, .. } = self.snapshot.current();
         let flow = packet.flow;
         // Linux answers what belongs to no connection; a SYN alone opens one.
         let opens = flow.protocol() == protocol::UDP
@@ -197,7 +197,7 @@ impl<W: Wire> Worker<W> {
         if is_martian_source(flow.source().0) {
             return Err(Verdict::Drop(Drop::MartianSource));
         }
-        let arrival = Arrival::new(packet, frame, now, *scheduling);
+        let arrival = Arrival::new(packet, frame, now, sysctls.scheduling());
         let destination = service
             .scheduler()
             .schedule(service, &self.destinations, arrival)

@@ -121,3 +121,45 @@ fn sctp_port(packet: &SlicedPacket<'_>) -> Option<u16> {
     let payload = packet.ip_payload().filter(|payload| payload.ip_number == IpNumber(132))?;
     payload.payload.get(2..4)?.try_into().ok().map(u16::from_be_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both families, every protocol: what was sent is what is seen, and its checksums are right.
+    #[test]
+    fn crafted_frames_are_whole() {
+        let ends =
+            [("203.0.113.10:4000", "198.51.100.1:80"), ("[2001:db8:1::10]:4000", "[2001:db8:ff::1]:80")];
+        for (from, to) in ends {
+            let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+            for segment in [Segment::Tcp("SA"), Segment::Udp(1), Segment::Sctp("INIT")] {
+                let frame = frame(from, to, segment).unwrap();
+                let seen = look(&frame).unwrap();
+                assert_eq!(seen, Seen { server: None, to, is_unreachable: false }, "{segment:?}");
+                let packet = etherparse::PacketHeaders::from_ethernet_slice(&frame).unwrap();
+                if let Some(etherparse::NetHeaders::Ipv4(ip, _)) = &packet.net {
+                    assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+                }
+                if let (Segment::Tcp(_), Some(etherparse::TransportHeader::Tcp(tcp))) =
+                    (segment, packet.transport)
+                {
+                    assert!(tcp.syn && tcp.ack && !tcp.fin && !tcp.rst && !tcp.psh);
+                }
+            }
+        }
+        assert!(frame(ends[0].0.parse().unwrap(), ends[1].1.parse().unwrap(), Segment::Udp(1)).is_err());
+        assert!(sctp("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap(), "NOTHING").is_err());
+    }
+
+    /// An INIT as another implementation sends it (RFC 9260 with CRC32c): the checksum over all but itself is in it.
+    #[test]
+    fn sctp_has_its_checksum() {
+        // The reflected polynomial's check value, of the catalogue of CRCs.
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+        let mut packet = sctp("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap(), "INIT").unwrap();
+        let said = u32::from_le_bytes(packet[8..12].try_into().unwrap());
+        packet[8..12].fill(0);
+        assert_eq!(crc32c::crc32c(&packet), said);
+    }
+}

@@ -157,3 +157,63 @@ fn is_of(shown: &str, service: &str) -> bool {
     whole
         || name.strip_suffix(":0").is_some_and(|host| shown.rsplit_once(':').is_some_and(|(h, _)| h == host))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    const TITLES: &str = "IPVS connection entries\npro expire state source virtual destination\n";
+
+    fn row(client: u16, service: u16, timer: &str) -> String {
+        format!("TCP {timer}  ESTABLISHED 203.0.113.10:{client} 198.51.100.1:{service}  192.0.2.101:80\n")
+    }
+
+    #[test]
+    fn rows_come_in_the_recorded_order_and_others_are_left_alone() {
+        let mine = |row: &str| {
+            row.split_whitespace().nth(4).is_some_and(|shown| is_of(shown, "-t 198.51.100.1:1001"))
+        };
+        let recorded =
+            [TITLES, &row(2, 1001, "14:59"), &row(9, 1000, "00:01"), &row(1, 1001, "14:59")].concat();
+        let list = [TITLES, &row(1, 1001, "14:59"), &row(2, 1001, "14:59")].concat();
+        assert_eq!(in_recorded_order(&lines(&list), &lines(&recorded), mine), lines(&recorded));
+        // One that was not recorded is a difference, and so is one that is missing.
+        let more = [list.as_str(), &row(3, 1001, "14:59")].concat();
+        let got = in_recorded_order(&lines(&more), &lines(&recorded), mine);
+        assert_eq!(got.len(), lines(&recorded).len() + 1);
+        let less = [TITLES, &row(1, 1001, "14:59")].concat();
+        assert_ne!(in_recorded_order(&lines(&less), &lines(&recorded), mine), lines(&recorded));
+        // A wrong timer is one as well.
+        let late = [TITLES, &row(1, 1001, "14:59"), &row(2, 1001, "01:59")].concat();
+        assert_ne!(in_recorded_order(&lines(&late), &lines(&recorded), mine), lines(&recorded));
+    }
+
+    #[test]
+    fn a_service_on_port_0_has_every_port() {
+        assert!(
+            is_of("198.51.100.1:80", "-t 198.51.100.1:0") && is_of("198.51.100.1:0", "-t 198.51.100.1:0")
+        );
+        assert!(
+            !is_of("198.51.100.1:80", "-t 198.51.100.1:8") && !is_of("198.51.100.2:80", "-t 198.51.100.1:0")
+        );
+    }
+
+    #[test]
+    fn a_list_ends_where_another_begins() {
+        let text = [TITLES, &row(1, 1001, "14:59"), "IP Virtual Server version 1.2.1 (size=4096)\n"].concat();
+        assert_eq!(length(&lines(&text)), 3);
+        assert_eq!(length(&lines("TCP  198.51.100.1:1070 wlc\n  -> a\n## weights\n")), 2);
+    }
+
+    #[test]
+    fn names_of_ports_are_seen() {
+        assert!(has_names("TCP 00:58  SYN_RECV    203.0.113.50:30059 198.51.100.1:2058  192.0.2.101:http"));
+        assert!(
+            !has_names(&row(1, 80, "14:59")) && !has_names("pro expire state source virtual destination")
+        );
+    }
+}

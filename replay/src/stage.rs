@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail};
 use control::client::{CallError, Transport};
 use control::engine::{ChangeCheck, Director};
 use control::ipvsadm::run::Session;
+use control::model::Change;
 use control::protocol::{Reply, Request};
+use control::sysctl::Value;
 use control::workers::{Surroundings, Workers};
 use crossbeam::queue::ArrayQueue;
 use dataplane::conn::ConnectionTable;
@@ -191,7 +193,9 @@ impl Stage {
     /// # Errors
     /// Where director refuses.
     pub fn sysctl(&self, name: &str, value: i64) -> Result<()> {
-        bail!("net.ipv4.vs.{name}={value}: director has no sysctls yet")
+        let change = Change::SetSysctl { name: name.to_owned(), value: Value::Number(value) };
+        let answer = self.director.borrow_mut().handle(&Request::Change(change), self.now());
+        answer.map(drop).map_err(anyhow::Error::from)
     }
 }
 

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail};
+use control::sysctl::{self, Definition, Value};
 use regex::Regex;
 
 use crate::conversation::{Conversation, endpoint};
@@ -168,15 +169,14 @@ impl Play<'_> {
         self.set(title)
     }
 
-    /// Sets the sysctls that `words` name, until the next part. Their defaults are 0, but for one.
+    /// Sets the sysctls that `words` name, until the next part.
     fn set(&mut self, words: &str) -> Result<()> {
         for found in SYSCTLS.captures_iter(words) {
-            let (name, value) = (&found[1], found[2].parse().context("a sysctl's value")?);
-            let default = i64::from(name == "conn_reuse_mode");
-            if value != default || self.sysctls.iter().any(|(set, _)| set == name) {
-                self.stage.sysctl(name, value)?;
-                self.sysctls.push((name.to_owned(), default));
-            }
+            let Some(Definition { default: Value::Number(default), .. }) = sysctl::find(&found[1]) else {
+                continue;
+            };
+            self.stage.sysctl(&found[1], found[2].parse().context("a sysctl's value")?)?;
+            self.sysctls.push((found[1].to_owned(), *default));
         }
         Ok(())
     }

@@ -4,57 +4,14 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
-use control::client::{CallError, Client, DEFAULT_SOCKET, Transport};
+use control::client::{Client, DEFAULT_SOCKET};
 use control::ipvsadm::names::SystemNames;
 use control::ipvsadm::run::{LIST_FAILED, REFUSED, Session, WRONG_WORDS};
-use control::protocol::{Reply, Request};
-use control::report;
-
-/// Drives a director.
-///
-/// lbctl speaks two languages. If its first word begins with "-", it is ipvsadm's: `lbctl -A -t 198.51.100.8:80
-/// -s rr`, `lbctl -Ln`; every command, list and message is as in ipvsadm 1.31, and `lbctl -h` lists them. If it
-/// does not, it is one of the commands below. Without any word lbctl lists the services.
-#[derive(Parser)]
-#[command(name = "lbctl", verbatim_doc_comment, disable_help_flag = true)]
-struct Arguments {
-    /// The daemon's socket, in either language [env: LBCTL_SOCKET] [default: /run/director/director.sock]
-    #[arg(long, value_name = "PATH", global = true)]
-    socket: Option<PathBuf>,
-    /// Print this
-    // Long only: -h belongs to ipvsadm's language.
-    #[arg(long, action = ArgAction::Help, global = true)]
-    help: Option<bool>,
-    #[command(subcommand)]
-    command: Readable,
-}
-
-#[derive(Subcommand)]
-enum Readable {
-    /// What each worker received, forwarded, gave to Linux and dropped, and why
-    Counters {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// The ports with their links and counters
-    Ports {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// How the daemon is
-    Status {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
+use control::readable;
 
 fn main() -> ExitCode {
     let mut words = env::args_os().collect::<Vec<OsString>>().into_iter();
@@ -105,7 +62,19 @@ fn run(program: &str, words: &[String], socket: &Path) -> io::Result<u8> {
     let first = words.first().map_or("", String::as_str);
     if !is_ipvsadm && (first == "--help" || first == "help" || !(first.is_empty() || first.starts_with('-')))
     {
-        return readable(words, &mut client);
+        let terminal = io::stdout().is_terminal();
+        let (mut input, mut out) = (io::stdin().lock(), BufWriter::new(io::stdout().lock()));
+        let mut session = readable::Session {
+            transport: &mut client,
+            names: &mut SystemNames::default(),
+            input: &mut input,
+            out: &mut out,
+            err: &mut io::stderr(),
+            terminal,
+        };
+        let status = session.run(words)?;
+        out.flush()?;
+        return Ok(status);
     }
     let (mut input, mut out, mut err) =
         (io::stdin().lock(), BufWriter::new(io::stdout().lock()), io::stderr());
@@ -124,46 +93,4 @@ fn run(program: &str, words: &[String], socket: &Path) -> io::Result<u8> {
     }?;
     out.flush()?;
     Ok(status)
-}
-
-fn readable(words: &[String], client: &mut Client) -> io::Result<u8> {
-    let arguments =
-        match Arguments::try_parse_from(std::iter::once("lbctl".to_owned()).chain(words.iter().cloned())) {
-            Ok(arguments) => arguments,
-            Err(e) => {
-                let wrong = e.use_stderr();
-                e.print()?;
-                return Ok(if wrong { WRONG_WORDS } else { 0 });
-            }
-        };
-    let (request, json) = match arguments.command {
-        Readable::Counters { json } => (Request::Counters, json),
-        Readable::Ports { json } => (Request::Ports, json),
-        Readable::Status { json } => (Request::Status, json),
-    };
-    let reply = client.call(&request);
-    let mut out = BufWriter::new(io::stdout().lock());
-    let printed = match reply {
-        Ok(Reply::Counters(workers)) if json => print_json(&mut out, &workers),
-        Ok(Reply::Ports(ports)) if json => print_json(&mut out, &ports),
-        Ok(Reply::Status(status)) if json => print_json(&mut out, &status),
-        Ok(Reply::Counters(workers)) => report::counters(&mut out, &workers),
-        Ok(Reply::Ports(ports)) => report::ports(&mut out, &ports),
-        Ok(Reply::Status(status)) => report::status(&mut out, &status),
-        Ok(_) => return Ok(failed(&CallError::Failed("the daemon answered something else".into()))),
-        Err(e) => return Ok(failed(&e)),
-    };
-    printed?;
-    out.flush()?;
-    Ok(0)
-}
-
-fn failed(error: &CallError) -> u8 {
-    eprintln!("lbctl: {error}");
-    LIST_FAILED
-}
-
-fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    writeln!(out)
 }

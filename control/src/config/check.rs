@@ -11,8 +11,11 @@ use dataplane::schedule::TableSizes;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::error::{Problem, nearest};
+use super::error::Problem;
 use super::{Account, Config, Connections, Control, Eal, Neighbour, Port, Route, raw};
+use crate::model::Change;
+use crate::suggest::nearest;
+use crate::{supported, sysctl};
 
 /// Where in the text (bytes), and what.
 type Wrong = (Option<Range<usize>>, Problem);
@@ -38,6 +41,7 @@ pub(super) fn check(raw: raw::File, usable_cores: &[usize]) -> Result<Config, Wr
         cores: cores(raw.workers, usable_cores)?,
         connections: connections(raw.connections)?,
         schedulers: schedulers(raw.schedulers)?,
+        sysctls: raw.sysctl.into_iter().map(sysctl).collect::<Result<_, _>>()?,
         routes: routes(raw.route, &ports)?,
         neighbours: neighbours(raw.neighbour, &ports)?,
         ports,
@@ -139,6 +143,19 @@ const LEAST_BUCKETS: u32 = 8;
 fn default_buckets(capacity: u32) -> u32 {
     let least = (u64::from(capacity) * 476).div_ceil(1000);
     u32::try_from(least.next_power_of_two()).unwrap_or(1 << 31).max(LEAST_BUCKETS)
+}
+
+fn sysctl(
+    (name, value): (Spanned<String>, Spanned<sysctl::Value>),
+) -> Result<(&'static str, sysctl::Value), Wrong> {
+    let Some(known) = sysctl::find(name.get_ref()) else {
+        return Err((Some(name.span()), Problem::Sysctl(sysctl::unknown(name.get_ref()))));
+    };
+    let at = Some(value.span());
+    let value = value.into_inner();
+    let change = Change::SetSysctl { name: known.name.to_owned(), value };
+    let taken = sysctl::Values::default().set(known.name, value).and_then(|()| supported::check(&change));
+    taken.map(|()| (known.name, value)).map_err(|refusal| (at, Problem::Sysctl(refusal)))
 }
 
 fn size(key: &'static str, raw: Option<Spanned<i64>>, default: u32) -> Result<u32, Wrong> {

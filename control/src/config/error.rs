@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use dataplane::schedule::TableSizes;
 use thiserror::Error;
 
+use crate::refusal::Refusal;
+use crate::suggest::nearest;
+
 /// A configuration file that cannot be used. Prints as `director.toml:12: what is wrong; what to do`.
 #[derive(Debug)]
 pub struct ConfigError {
@@ -86,6 +89,8 @@ pub enum Problem {
     Buckets { value: i64, below: u32, above: u32 },
     #[error("{key} = {value} is no size that the table can have; give {}", slots(.key))]
     Slots { key: &'static str, value: i64 },
+    #[error("{0}")]
+    Sysctl(Refusal),
     #[error("no port; add at least one [[port]] with a name and a device")]
     NoPort,
     #[error("more than {0} ports; remove some")]
@@ -138,15 +143,6 @@ impl Problem {
         }
         Self::Syntax(message.split('\n').map(str::trim).collect::<Vec<_>>().join("; "))
     }
-}
-
-/// The candidate that `word` is most likely a slip of the finger for, if any is near enough.
-pub(super) fn nearest(word: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
-    candidates
-        .map(|c| (strsim::damerau_levenshtein(word, &c), c))
-        .filter(|(distance, c)| *distance <= 1 + c.chars().count() / 4)
-        .min()
-        .map(|(_, c)| c)
 }
 
 fn suggest(nearest: &Option<String>) -> String {

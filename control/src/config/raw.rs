@@ -2,8 +2,12 @@
 //!
 //! It exists so that [`super::check`] can say which line is wrong. Nothing else may use it.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use toml::Spanned;
+
+use crate::sysctl;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -17,6 +21,8 @@ pub(super) struct File {
     pub connections: Connections,
     #[serde(default)]
     pub schedulers: Schedulers,
+    #[serde(default)]
+    pub sysctl: BTreeMap<Spanned<String>, Spanned<sysctl::Value>>,
     #[serde(default)]
     pub port: Vec<Port>,
     #[serde(default)]

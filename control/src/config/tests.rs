@@ -1,4 +1,5 @@
 use super::*;
+use crate::supported;
 
 const LEAST: &str = "[workers]\ncores = [1]\n[[port]]\nname = \"wan\"\ndevice = \"0000:3b:00.0\"\n";
 
@@ -28,6 +29,7 @@ fn the_least_file_gets_every_default() {
             cores: vec![1],
             connections: Connections { buckets: 524_288, capacity: 1_048_576, destinations: 65_536 },
             schedulers: TableSizes::default(),
+            sysctls: vec![],
             ports: vec![Port {
                 name: "wan".into(),
                 device: "0000:3b:00.0".into(),
@@ -65,6 +67,9 @@ destinations = 100
 dh_slots = 16
 sh_slots = 1048576
 mh_slots = 65521
+[sysctl]
+run_estimation = 0
+"net.ipv4.vs.sync_threshold" = [3, 50]
 [[port]]
 name = "wan"
 device = "0000:3b:00.0"
@@ -101,6 +106,8 @@ port = "a port with a long name"
     let sizes =
         TableSizes::default().with_dh(16).and_then(|s| s.with_sh(1 << 20)).and_then(|s| s.with_mh(65_521));
     assert_eq!(Some(config.schedulers), sizes);
+    let (number, pair) = (sysctl::Value::Number(0), sysctl::Value::Pair([3, 50]));
+    assert_eq!(config.sysctls, [("sync_threshold", pair), ("run_estimation", number)]);
     let [wan, other] = &config.ports[..] else { panic!("two ports") };
     assert_eq!((wan.descriptors, wan.mtu, wan.promiscuous), (NonZeroU16::new(512), Some(9000), true));
     assert_eq!(wan.kernel_interface.as_deref(), Some("wan0"));
@@ -206,6 +213,19 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
             "director.toml:7: destinations = 0 is out of range; give a number",
         ),
         (
+            port("[sysctl]\nrun_estimatoin = 0"),
+            "director.toml:7: there is no sysctl run_estimatoin; did you mean run_estimation?",
+        ),
+        (
+            port("[sysctl]\ndrop_entry = 4"),
+            "director.toml:7: net.ipv4.vs.drop_entry cannot be 4: it takes a number from 0 to 3",
+        ),
+        (
+            port("[sysctl]\n\ndrop_entry = 3"),
+            "director.toml:8: director does not act on net.ipv4.vs.drop_entry yet (only its default can be set, 0)",
+        ),
+        (port("[sysctl]\ndrop_entry = true"), "director.toml:7: expected a number, or two in brackets"),
+        (
             "[workers]\ncores = [1]\n".into(),
             "director.toml: no port; add at least one [[port]] with a name and",
         ),
@@ -297,6 +317,25 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
 fn a_file_that_cannot_be_read_is_named() {
     let error = Config::load(Path::new("/nonexistent/director.toml"), &[0]).unwrap_err().to_string();
     assert!(error.starts_with("/nonexistent/director.toml: cannot be read: No such file"), "{error}");
+}
+
+/// A row a sysctl, in the table's order.
+#[test]
+fn the_documented_sysctls_are_those_there_are() {
+    let docs = include_str!("../../../docs/configuration.md");
+    let section = docs.split("### `[sysctl]`").nth(1).and_then(|s| s.split("\n### ").next()).unwrap();
+    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected = sysctl::DEFINITIONS.iter().map(|d| {
+        let default = match d.default {
+            sysctl::Value::Number(n) => format!("`{n}`"),
+            sysctl::Value::Pair([a, b]) => format!("`[{a}, {b}]`"),
+        };
+        let unit =
+            if d.unit.is_empty() || d.name == "sync_threshold" { "".into() } else { format!(" {}", d.unit) };
+        let acts = if supported::SYSCTLS.contains(&d.name) { "yes" } else { "not yet" };
+        format!("| `{}` | {default}{unit} | {acts} | {} |", d.name, d.what)
+    });
+    assert_eq!(rows, expected.collect::<Vec<_>>());
 }
 
 /// What the documentation shows must work: its complete examples, and in them every key there is.

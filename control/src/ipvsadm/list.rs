@@ -4,15 +4,13 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane::schedule;
-
 use super::cut;
 use super::names::Names;
 use super::parse::Format;
 use super::sort;
 use crate::model::{
     Encapsulation, Family, ForwardingMethod, Granularity, Protocol, Rates, SchedulerFlags, ServiceSpec,
-    Stats, SyncDaemon, Timeouts, Tunnel, TunnelChecksum, VirtualService,
+    Stats, SyncDaemon, Timeouts, Tunnel, TunnelChecksum, VirtualService, scheduler_flags,
 };
 use crate::protocol::{DestinationEntry, ServiceEntry, Services};
 use crate::running::ConnectionRow;
@@ -219,7 +217,8 @@ fn method_name(method: ForwardingMethod) -> &'static str {
     }
 }
 
-fn tunnel_info(method: ForwardingMethod, tunnel: &Tunnel) -> String {
+/// What a tunnelled packet is wrapped in, as `--tun-info` prints it.
+pub fn tunnel_info(method: ForwardingMethod, tunnel: &Tunnel) -> String {
     if method != ForwardingMethod::Tunnel {
         return "n/a".to_owned();
     }
@@ -237,12 +236,7 @@ fn tunnel_info(method: ForwardingMethod, tunnel: &Tunnel) -> String {
 
 /// The names of `flags`, which depend on the scheduler.
 pub fn flag_names(scheduler: &str, flags: SchedulerFlags) -> String {
-    let names = match schedule::flag_names(scheduler) {
-        [] => &["flag-1", "flag-2", "flag-3"],
-        own => own,
-    };
-    let places = [SchedulerFlags::FIRST, SchedulerFlags::SECOND, SchedulerFlags::THIRD].into_iter();
-    let set = places.zip(names).filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name);
+    let set = scheduler_flags(scheduler).filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| name);
     set.collect::<Vec<_>>().join(",")
 }
 

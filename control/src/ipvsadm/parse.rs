@@ -551,7 +551,8 @@ fn multicast_group(text: &str) -> Result<IpAddr, String> {
     group.ok_or_else(|| format!("invalid {version} mcast-group `{text}'"))
 }
 
-fn scheduler_flags(scheduler: &str, words: &str) -> Result<SchedulerFlags, String> {
+/// Reads the names of scheduler flags, with commas between them.
+pub fn scheduler_flags(scheduler: &str, words: &str) -> Result<SchedulerFlags, String> {
     let mut flags = SchedulerFlags::default();
     if words.is_empty() {
         return Ok(flags);

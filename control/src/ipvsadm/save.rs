@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use super::list::{endpoint, flag_names, granularity};
-use super::names::Names;
+use super::names::{Names, NoNames};
 use super::parse::Format;
 use super::sort;
 use crate::model::{
@@ -48,7 +48,18 @@ fn service_name(service: &VirtualService, numeric: bool, names: &mut dyn Names) 
     }
 }
 
-fn attributes(spec: &ServiceSpec) -> String {
+/// The option that names `service`, with numbers, as `-A` reads it.
+pub fn option(service: &VirtualService) -> String {
+    match *service {
+        // As ipvsadm prints them, marks above 2147483647 cannot be read.
+        VirtualService::Mark { mark, family: Family::Ipv4 } => format!("-f {mark}"),
+        VirtualService::Mark { mark, family: Family::Ipv6 } => format!("-f {mark} -6"),
+        VirtualService::Address { .. } => service_name(service, true, &mut NoNames),
+    }
+}
+
+/// A service's scheduler and whatever options follow it.
+pub fn attributes(spec: &ServiceSpec) -> String {
     let mut text = spec.scheduler.clone();
     if let Some(persistence) = spec.persistence {
         let _ = write!(text, " -p {}", persistence.timeout_seconds);
@@ -68,7 +79,8 @@ fn attributes(spec: &ServiceSpec) -> String {
     text
 }
 
-fn destination(spec: &DestinationSpec) -> String {
+/// A destination's method, weight and tunnel options.
+pub fn destination(spec: &DestinationSpec) -> String {
     let method = match spec.method {
         ForwardingMethod::Masquerade => "-m",
         ForwardingMethod::Tunnel => "-i",

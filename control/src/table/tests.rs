@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::*;
+use crate::model::{Family, ForwardingMethod, Granularity, Protocol};
 
 /// A dataplane's counters, and a table over them.
 struct Case {
@@ -19,7 +20,7 @@ impl Case {
 
     fn apply(&mut self, change: &Change) -> Result<(), Refusal> {
         let counters = &self.counters;
-        self.table.apply(change, &|id| counters.borrow().get(&id.0).copied().unwrap_or_default())
+        self.table.apply(change, &|id| counters.borrow().get(&id.0).copied().unwrap_or_default(), &|_| None)
     }
 
     fn add(&mut self, last: u8) -> Result<DestinationId, Refusal> {

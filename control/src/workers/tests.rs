@@ -52,11 +52,15 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::for_destinations(8)
+    }
+
+    fn for_destinations(limit: u32) -> Self {
         let queue = || Arc::new(ArrayQueue::new(64));
         let (incoming, sent) = (queue(), queue());
         let shared = Shared {
             table: Arc::new(ConnectionTable::new(64, 64, 1).unwrap()),
-            destinations: Arc::new(Destinations::new(8, 1).unwrap()),
+            destinations: Arc::new(Destinations::new(limit as usize, 1).unwrap()),
             requests: Arc::new(ArrayQueue::new(4)),
         };
         let first = Arc::new(Snapshot { network: Arc::new(network(MAC)), ..Snapshot::default() });
@@ -80,7 +84,7 @@ impl Scene {
             servers: Box::new(|_| {}),
         };
         let workers = Workers::new(shared.clone(), publisher, first, vec![(1, counters)], surroundings);
-        let director = Director::new(workers, 8, Instant::now());
+        let director = Director::new(workers, limit, Instant::now());
         Self { director, incoming, sent, shared, stop, worker: Some(worker), client: 0 }
     }
 
@@ -373,4 +377,114 @@ fn connections_are_listed_as_ipvs_does() {
     let shown = [row.client, row.virtual_address, row.destination].map(|a| a.to_string());
     assert_eq!(shown, ["203.0.113.9:1", "198.51.100.8:80", "192.0.2.101:80"]);
     assert_eq!(scene.shared.destinations.load(0).active(), 1);
+}
+
+/// What workers see of the service on this port.
+fn seen(scene: &Scene, port: u16) -> Option<Arc<Service>> {
+    let table = scene.director.table();
+    let id = table.service(&on_port(port))?.id();
+    scene.director.dataplane().services.get(&id).map(|published| published.service.clone())
+}
+
+fn on_port(port: u16) -> VirtualService {
+    VirtualService::Address { protocol: Protocol::Tcp, address: VIP.into(), port }
+}
+
+#[test]
+fn a_change_rebuilds_its_own_service_only_and_neighbours_are_those_of_all() {
+    let mut scene = Scene::for_destinations(30_000);
+    let told: Arc<std::sync::Mutex<Vec<usize>>> = Arc::default();
+    let listener = told.clone();
+    scene.director.dataplane_mut().surroundings.servers =
+        Box::new(move |servers| listener.lock().unwrap().push(servers.len()));
+    let add =
+        |port: u16, last: u8| Change::AddDestination { service: on_port(port), destination: server(last, 1) };
+    let begin = Instant::now();
+    for port in 1..=1000 {
+        let service = ServiceSpec { scheduler: "wrr".into(), ..ServiceSpec::new(on_port(port)) };
+        let mut changes = vec![Change::AddService(service)];
+        changes.extend((1..=20).map(|last| add(port, last)));
+        scene.request(&Request::Transaction(changes)).unwrap();
+    }
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert_eq!(*told.lock().unwrap(), [20], "the same servers in every service");
+
+    let before: Vec<_> = (1..=1000).map(|port| seen(&scene, port).unwrap()).collect();
+    scene.change(add(500, 99)).unwrap();
+    for (port, before) in (1..=1000).zip(&before) {
+        assert_eq!(Arc::ptr_eq(before, &seen(&scene, port).unwrap()), port != 500, "{port}");
+    }
+    scene.change(Change::DeleteService(on_port(500))).unwrap();
+    assert_eq!(*told.lock().unwrap(), [20, 21, 20]);
+    assert_eq!(scene.shared.destinations.limit(), 30_000);
+    scene.change(Change::Clear).unwrap();
+    assert_eq!(*told.lock().unwrap(), [20, 21, 20, 0]);
+    assert!(scene.director.dataplane().services.is_empty());
+    assert_eq!(scene.connect(), None);
+}
+
+#[test]
+fn a_configuration_replaced_whole_lets_nothing_slip_between() {
+    let mut scene = Scene::new();
+    let service = scene.service("rr");
+    scene.request(&Request::Transaction(vec![service.clone(), add(101, 1), add(102, 1)])).unwrap();
+    assert_eq!(scene.connect_many(2), [102, 101]);
+    // The server that is in both tables keeps its connections, the other one's are silent.
+    scene.request(&Request::Transaction(vec![Change::Clear, service.clone(), add(101, 1)])).unwrap();
+    assert_eq!((scene.send(2, 0x10), scene.send(1, 0x10)), (Some(101), None));
+    assert_eq!(scene.connect_many(2), [101, 101]);
+    let refused = scene.director.handle(
+        &Request::Transaction(vec![Change::Clear, service, add(101, 1), add(101, 1)]),
+        Instant::now(),
+    );
+    let reason = Box::new(crate::refusal::Refusal::DestinationExists);
+    assert_eq!(refused, Err(crate::refusal::Refusal::At { change: 3, reason }));
+    assert_eq!(scene.connect_many(1), [101], "as it was");
+}
+
+#[test]
+fn sysctls_reach_the_workers() {
+    let mut scene = Scene::new();
+    let value = crate::sysctl::Value::Number(0);
+    scene.change(Change::SetSysctl { name: "run_estimation".into(), value }).unwrap();
+    let dataplane = scene.director.dataplane();
+    assert!(!dataplane.snapshot.sysctls.run_estimation);
+    assert_eq!(dataplane.interface_mtu("lo"), Some(65536));
+    assert_eq!((dataplane.interface_mtu("../lo"), dataplane.interface_mtu("nosuch")), (None, None));
+    let network = dataplane.network();
+    assert_eq!(network.routes[0].gateway, Some([192, 0, 2, 1].into()));
+    assert_eq!(network.neighbours[0].mac.as_deref(), Some("02:00:00:00:00:01"));
+}
+
+#[test]
+fn lblc_forgets_as_soon_as_its_sysctl_says() {
+    for (expiration, forgets) in [(86_400, false), (60, true), (-1, true)] {
+        let mut scene = Scene::new();
+        let service = scene.service("lblc");
+        for change in [service, add(101, 10), add(102, 10)] {
+            scene.change(change).unwrap();
+        }
+        assert_eq!(scene.connect_many(2), [102, 102]);
+        let value = crate::sysctl::Value::Number(expiration);
+        scene.change(Change::SetSysctl { name: "lblc_expiration".into(), value }).unwrap();
+        for minute in 0..=60 {
+            let now = Tick::from_seconds(60 * minute);
+            scene.director.dataplane_mut().surroundings.now = Box::new(move || now);
+            scene.director.tick(Instant::now());
+        }
+        assert_eq!(scene.connect(), Some(if forgets { 101 } else { 102 }), "{expiration}");
+    }
+}
+
+#[test]
+fn without_a_scheduler_nobody_is_chosen() {
+    let mut scene = Scene::new();
+    let service = scene.service("none");
+    for change in [service, add(101, 1)] {
+        scene.change(change).unwrap();
+    }
+    assert_eq!(scene.connect(), None);
+    let spec = ServiceSpec { scheduler: "rr".into(), ..ServiceSpec::new(key()) };
+    scene.change(Change::EditService(spec)).unwrap();
+    assert_eq!(scene.connect(), Some(101));
 }

@@ -18,7 +18,10 @@ use control::ipvsadm::run::Session;
 use control::model::{Change, Protocol};
 use control::protocol::{Reply, Request};
 use control::refusal::Refusal;
-use control::running::{ConnectionRow, Dataplane, DestinationCounts, NamedCount, PortInfo, WorkerCounters};
+use control::running::{
+    ConnectionRow, Dataplane, DestinationCounts, NamedCount, NeighbourInfo, NetworkInfo, PortInfo, RouteInfo,
+    WorkerCounters,
+};
 use control::server::{Server, SocketOptions};
 use control::table::{DestinationId, ServiceTable};
 
@@ -72,6 +75,23 @@ impl Dataplane for Memory {
             queues: 2,
             counters: vec![NamedCount { name: "rx_good_packets".into(), count: 15 }],
         }]
+    }
+    fn network(&self) -> NetworkInfo {
+        NetworkInfo {
+            routes: vec![RouteInfo {
+                prefix: "0.0.0.0/0".parse().unwrap(),
+                port: Some("north".into()),
+                gateway: Some("192.0.2.1".parse().unwrap()),
+            }],
+            neighbours: vec![NeighbourInfo {
+                address: "192.0.2.1".parse().unwrap(),
+                port: "north".into(),
+                mac: Some("02:00:00:00:00:02".into()),
+            }],
+        }
+    }
+    fn interface_mtu(&self, name: &str) -> Option<u32> {
+        [("e1", 1500), ("lo", 65536)].into_iter().find(|(n, _)| *n == name).map(|(_, mtu)| mtu)
     }
     fn publish(&mut self, table: &ServiceTable) -> Result<(), String> {
         match &self.failure {

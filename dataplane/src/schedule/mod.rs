@@ -14,6 +14,7 @@ mod lblcr;
 mod lc;
 mod locality;
 mod mh;
+mod none;
 mod nq;
 mod ovf;
 mod rr;
@@ -24,6 +25,7 @@ mod wlc;
 mod wrr;
 
 use std::fmt::Debug;
+use std::iter::Sum;
 use std::sync::Arc;
 
 use crate::destination::{Destinations, Load};
@@ -54,10 +56,46 @@ pub trait Scheduler: Debug + Send + Sync {
         let _ = (now, settings);
     }
 
-    /// The service's destinations are about to become these, the one added last first: one was added, deleted or edited.
-    /// Called by control.
-    fn changed(&self, destinations: &[Destination]) {
+    /// One of the service's destinations was added, deleted or edited; this sums up those there are now. Called by control
+    /// for every change, before it publishes them.
+    fn changed(&self, destinations: Summary) {
         let _ = destinations;
+    }
+}
+
+/// What a scheduler's state may depend on when destinations change. A sum of the destinations' own, so that it is known
+/// after each of many changes without going over all destinations again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The sequence number of the one added last; 0 where there is none.
+    newest: u32,
+    /// The greatest common divisor of the weights; 0 where none is above 0.
+    divisor: u32,
+    /// The highest weight.
+    highest: u32,
+}
+
+impl Summary {
+    /// Of these destinations and those.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            newest: self.newest.max(other.newest),
+            divisor: gcd(self.divisor, other.divisor),
+            highest: self.highest.max(other.highest),
+        }
+    }
+}
+
+impl From<&Destination> for Summary {
+    fn from(one: &Destination) -> Self {
+        Self { newest: one.sequence, divisor: one.weight, highest: one.weight }
+    }
+}
+
+impl Sum for Summary {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Self::and)
     }
 }
 
@@ -279,6 +317,11 @@ pub fn by_name(name: &str) -> Option<Arc<dyn Scheduler>> {
 /// A new scheduler of this name, with tables of these sizes.
 pub fn sized(name: &str, sizes: &TableSizes) -> Option<Arc<dyn Scheduler>> {
     SCHEDULERS.iter().find(|s| s.name == name).map(|s| (s.make)(sizes))
+}
+
+/// What a service without a scheduler has: no connection gets a destination. It has no name here, being none.
+pub fn none() -> Arc<dyn Scheduler> {
+    Arc::new(none::NoScheduler)
 }
 
 /// The names of a scheduler's flags, flag 1 first.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Arrival, Scheduler, is_candidate};
+use super::{Arrival, Scheduler, Summary, is_candidate};
 use crate::destination::Destinations;
 use crate::service::{Destination, Service};
 
@@ -30,9 +30,9 @@ impl Scheduler for RoundRobin {
     }
 
     /// Where the one deleted was the first of all, the next turn is the first one's again, be it new.
-    fn changed(&self, destinations: &[Destination]) {
+    fn changed(&self, destinations: Summary) {
         let last = self.0.load(Ordering::Relaxed);
-        if destinations.first().is_none_or(|first| first.sequence < last) {
+        if destinations.newest < last {
             // Where a worker has been faster, turns go on from the one that it chose.
             let _ = self.0.compare_exchange(last, 0, Ordering::Relaxed, Ordering::Relaxed);
         }

@@ -55,7 +55,7 @@ impl Bench {
     fn change(&mut self, change: impl FnOnce(&mut Vec<Destination>)) {
         change(&mut self.destinations);
         self.destinations.sort_by_key(|d| std::cmp::Reverse(d.sequence));
-        self.scheduler.changed(&self.destinations);
+        self.scheduler.changed(self.destinations.iter().map(Summary::from).sum());
     }
 
     fn service(&self) -> Service {

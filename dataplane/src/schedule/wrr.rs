@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Arrival, Scheduler, Slots, gcd, is_candidate};
+use super::{Arrival, Scheduler, Slots, Summary, is_candidate};
 use crate::destination::Destinations;
 use crate::service::{Destination, Service};
 
@@ -81,13 +81,9 @@ fn next_threshold(threshold: i64, step: u32, destinations: &[Destination], loads
 }
 
 /// The greatest common divisor of the weights, and the highest threshold that is a multiple of it above 0.
-fn step_and_top(destinations: &[Destination]) -> (u32, u32) {
-    let step = match destinations.iter().fold(0, |all, d| gcd(all, d.weight)) {
-        0 => 1,
-        gcd => gcd,
-    };
-    let highest = destinations.iter().map(|d| d.weight).max().unwrap_or(0);
-    (step, highest.saturating_sub(step - 1))
+fn step_and_top(destinations: Summary) -> (u32, u32) {
+    let step = destinations.divisor.max(1);
+    (step, destinations.highest.saturating_sub(step - 1))
 }
 
 impl Scheduler for WeightedRoundRobin {
@@ -109,11 +105,11 @@ impl Scheduler for WeightedRoundRobin {
 
     /// Step and top, which a choice would else have to go over all destinations for.
     fn slots(&self, destinations: &[Destination]) -> Slots {
-        <[u32; 2]>::from(step_and_top(destinations)).into_iter().collect()
+        <[u32; 2]>::from(step_and_top(destinations.iter().map(Summary::from).sum())).into_iter().collect()
     }
 
     /// The round begins again, and the threshold is kept where the new weights allow it.
-    fn changed(&self, destinations: &[Destination]) {
+    fn changed(&self, destinations: Summary) {
         let (step, top) = step_and_top(destinations);
         let adjust = |word| {
             let threshold = match Mark::from_word(word).threshold {

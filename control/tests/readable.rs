@@ -1,0 +1,528 @@
+//! lbctl's own language, against a daemon's control side.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use common::{Daemon, Printed, everything, finish, split};
+use control::model::Protocol;
+use control::running::{ConnectionRow, EngineData};
+use control::supported;
+use serde_json::{Value, json};
+
+/// A table with something of everything in it.
+const RICH: [&str; 16] = [
+    "service add tcp:198.51.100.8:80 --scheduler sh --flags sh-port,sh-fallback --persistence=60 --mask 255.255.255.0",
+    "destination add tcp:198.51.100.8:80 192.0.2.11:8080 --method nat --weight 5 --upper 100 --lower 50",
+    "destination add tcp:198.51.100.8:80 192.0.2.9 --method tunnel --tunnel gue --tunnel-port 6080 --tunnel-checksum remote",
+    "destination add tcp:198.51.100.8:80 192.0.2.10 --weight 0",
+    "service add udp:[2001:db8::8]:5060 --engine sip --persistence --mask 64",
+    "destination add udp:[2001:db8::8]:5060 2001:db8:2::9 --method nat --upper 7",
+    "service add udp:198.51.100.8:53 --scheduler rr --one-packet",
+    "destination add udp:198.51.100.8:53 192.0.2.9:53 --method tunnel --tunnel gre --tunnel-checksum full",
+    "service add sctp:198.51.100.8:132 --scheduler none",
+    "service add mark:4294967295 --scheduler wrr",
+    "destination add mark:4294967295 192.0.2.9:8080",
+    "service add mark:7:ipv6 --persistence=90",
+    "timeout set --tcp 600 --udp 30",
+    "sysctl set net.ipv4.vs.drop_entry 3",
+    "sysctl set sync_threshold=5 60",
+    "daemon start backup --interface e1 --sync-id 3 --group ff02::8848 --port 8850 --ttl 3",
+];
+
+fn do_all(daemon: &Daemon, lines: &[&str]) {
+    for line in lines {
+        let nothing = Printed { out: String::new(), err: String::new(), status: 0 };
+        assert_eq!(daemon.lbctl(line), nothing, "{line}");
+    }
+}
+
+fn out(daemon: &Daemon, line: &str) -> String {
+    let printed = daemon.lbctl(line);
+    assert_eq!((printed.err.as_str(), printed.status), ("", 0), "{line}");
+    printed.out
+}
+
+fn json(daemon: &Daemon, line: &str) -> Value {
+    serde_json::from_str(&out(daemon, line)).unwrap()
+}
+
+fn input(daemon: &Daemon, line: &str, text: &str) -> Printed {
+    daemon.command("lbctl", &split(line), text)
+}
+
+#[test]
+fn both_languages_see_the_same_table() {
+    let daemon = Daemon::start(everything, |_| {});
+    do_all(&daemon, &RICH);
+    assert_eq!(
+        out(&daemon, "-S -n"),
+        "\
+-A -u 198.51.100.8:53 -s rr -o
+-a -u 198.51.100.8:53 -r 192.0.2.9:53 -i -w 1 --tun-type gre --tun-csum
+-A --sctp-service 198.51.100.8:132 -s none
+-A -f 7 -6 -s wlc -p 90
+"
+        .split_once("-A --sctp")
+        .map(|(udp, _)| {
+            format!(
+                "-A -f -1 -s wrr
+-a -f -1 -r 192.0.2.9:8080 -g -w 1
+-A -t 198.51.100.8:80 -s sh -p 60 -M 255.255.255.0 -b sh-fallback,sh-port
+-a -t 198.51.100.8:80 -r 192.0.2.9:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-remcsum
+-a -t 198.51.100.8:80 -r 192.0.2.10:80 -g -w 0
+-a -t 198.51.100.8:80 -r 192.0.2.11:8080 -m -w 5
+{udp}-A --sctp-service 198.51.100.8:132 -s none
+-A -u [2001:db8::8]:5060 -s wlc -p 360 -M 64 --pe sip
+-a -u [2001:db8::8]:5060 -r [2001:db8:2::9]:5060 -m -w 1
+-A -f 7 -6 -s wlc -p 90
+"
+            )
+        })
+        .unwrap()
+    );
+    assert_eq!(out(&daemon, "-S -n"), out(&daemon, "save"));
+    assert_eq!(
+        out(&daemon, "service show tcp:198.51.100.8:80"),
+        "\
+SERVICE              SCHEDULER  ATTRIBUTES                                                     DESTINATIONS  ACTIVE  INACTIVE  PERSISTENT
+tcp:198.51.100.8:80  sh         flags sh-fallback,sh-port, persistence 60, mask 255.255.255.0             3       0         0           0
+
+SERVICE              DESTINATION      METHOD               WEIGHT  UPPER  LOWER  ACTIVE  INACTIVE  PERSISTENT
+tcp:198.51.100.8:80  192.0.2.9:80     tunnel gue:6080:r+c       1      0      0       0         0           0
+tcp:198.51.100.8:80  192.0.2.10:80    dr                        0      0      0       0         0           0
+tcp:198.51.100.8:80  192.0.2.11:8080  nat                       5    100     50       0         0           0
+"
+    );
+    assert_eq!(out(&daemon, "sysctl get sync_threshold"), "5\t60\n");
+    assert!(out(&daemon, "sysctl list").contains("net.ipv4.vs.drop_entry = 3\n"));
+    assert_eq!(out(&daemon, "-L --timeout"), "Timeout (tcp tcpfin udp): 600 120 30\n");
+    assert_eq!(out(&daemon, "daemon list"), out(&daemon, "-L --daemon"));
+    daemon.stop();
+}
+
+#[test]
+fn an_edit_changes_what_is_named_and_nothing_else() {
+    let daemon = Daemon::start(everything, |_| {});
+    do_all(&daemon, &RICH);
+    do_all(
+        &daemon,
+        &[
+            "service edit tcp:198.51.100.8:80 --persistence=61",
+            "destination edit tcp:198.51.100.8:80 192.0.2.11:8080 --weight 6",
+            "destination edit tcp:198.51.100.8:80 192.0.2.9 --tunnel-checksum none",
+        ],
+    );
+    let service = json(&daemon, "service show tcp:198.51.100.8:80 --json");
+    assert_eq!(
+        service["persistence"],
+        json!({"timeout_seconds": 61, "mask": "255.255.255.0", "prefix_length": null})
+    );
+    assert_eq!(
+        (&service["flags"], &service["scheduler"]),
+        (&json!(["sh-fallback", "sh-port"]), &json!("sh"))
+    );
+    let destination = json(&daemon, "destination show tcp:198.51.100.8:80 192.0.2.11:8080 --json");
+    let expected = [("weight", 6), ("upper_threshold", 100), ("lower_threshold", 50)];
+    expected.iter().for_each(|(key, value)| assert_eq!(destination[key], *value, "{key}"));
+    assert_eq!(destination["method"], "masquerade");
+    assert_eq!(service["destinations"][0]["tunnel"]["port"], 6080);
+    assert_eq!(service["destinations"][0]["tunnel"]["checksum"], "none");
+    // Another scheduler has no use for the old one's flags.
+    do_all(&daemon, &["service edit tcp:198.51.100.8:80 --scheduler mh --no-persistence"]);
+    let service = json(&daemon, "service show tcp:198.51.100.8:80 --json");
+    assert_eq!((&service["flags"], &service["persistence"]), (&json!([]), &json!(null)));
+    daemon.stop();
+}
+
+#[test]
+fn a_full_save_keeps_everything_and_is_restored_whole() {
+    let daemon = Daemon::start(everything, |_| {});
+    do_all(&daemon, &RICH);
+    let (saved, as_json) = (out(&daemon, "save --full"), out(&daemon, "save --json"));
+    for what in [
+        "# director configuration, version 1\n",
+        "sysctl set net.ipv4.vs.drop_entry 3\n",
+        "sysctl set net.ipv4.vs.sync_threshold 5 60\n",
+        "--set 600 120 30\n",
+        " -m -w 5 -x 100 -y 50\n",
+        "-A -f 4294967295 -s wrr\n",
+        "--start-daemon backup --mcast-interface e1 --syncid 3 --sync-maxlen 1452 --mcast-group ff02::8848 \
+         --mcast-port 8850 --mcast-ttl 3\n",
+    ] {
+        assert!(saved.contains(what), "{what} in {saved}");
+    }
+    let list = || {
+        let unsorted = "-L -n --nosort -t 198.51.100.8:80";
+        [out(&daemon, "-L -n --thresholds"), out(&daemon, unsorted)]
+    };
+    let before = list();
+    let wreck = || {
+        do_all(
+            &daemon,
+            &[
+                "service clear",
+                "daemon stop backup",
+                "daemon start master --interface e1",
+                "sysctl set sloppy_tcp 1",
+                "timeout set --tcp 1 --tcp-fin 1 --udp 1",
+                "service add tcp:198.51.100.8:80",
+            ],
+        );
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("saved");
+    for text in [&saved, &as_json] {
+        wreck();
+        assert_eq!(input(&daemon, "restore --json", text).out, "{\"result\":\"done\"}\n");
+        assert_eq!((&out(&daemon, "save --full"), &out(&daemon, "save --json")), (&saved, &as_json));
+        // Not only what there is, but its order too: rr begins with the destination added last.
+        assert_eq!(list(), before);
+        wreck();
+        std::fs::write(&file, text).unwrap();
+        do_all(&daemon, &[&format!("restore {}", file.display())]);
+        assert_eq!(out(&daemon, "save --full"), saved);
+    }
+    // ipvsadm's own language reads it as well, but for comments and sysctls.
+    wreck();
+    do_all(&daemon, &["daemon stop master", "-C"]);
+    let rules: String = saved.lines().filter(|l| l.starts_with('-')).map(|l| format!("{l}\n")).collect();
+    assert_eq!(input(&daemon, "-R", &rules).err, "");
+    assert_eq!(list(), before);
+    daemon.stop();
+}
+
+#[test]
+fn a_restore_that_fails_names_the_line_and_changes_nothing() {
+    let daemon = Daemon::start(everything, |_| {});
+    do_all(&daemon, &RICH);
+    let before = out(&daemon, "save --full");
+    let a = "-A -t 198.51.100.9:80 -s rr\n";
+    let cases = [
+        (format!("# rules\n\n{a}ipvsadm {a}"), 1, "line 4: 198.51.100.9:80 exists already"),
+        (
+            format!("{a}-A -t 198.51.100.9:81 -s nosuch\n"),
+            1,
+            "line 2: Scheduler or persistence engine not found",
+        ),
+        (
+            format!("{a}-a -t 198.51.100.9:81 -r 192.0.2.1\n"),
+            1,
+            "line 2: there is no service tcp:198.51.100.9:81",
+        ),
+        (format!("{a}-A -s rr\n"), 2, "line 2: You need to supply the 'service-address' option"),
+        (format!("{a}-L\n"), 2, "line 2: -L is no command that changes something"),
+        (format!("{a}service list\n"), 2, "line 2: service list is no command that changes something"),
+        (format!("{a}servise add tcp:1.2.3.4:5\n"), 2, "line 2: unrecognized subcommand 'servise'"),
+        (
+            format!("{a}service edit tcp:198.51.100.9:80 --scheduler lc\n"),
+            2,
+            "line 2: an edit depends on what is there",
+        ),
+        ("# director configuration, version 2\n".into(), 2, "line 1: this lbctl reads version 1"),
+        ("{\"services\":1}".into(), 2, "this is no saved configuration: "),
+        (
+            "# director configuration, version 1\nsysctl set drop_entry 9\n".into(),
+            1,
+            "line 2: net.ipv4.vs.drop_entry cannot be 9",
+        ),
+    ];
+    for (text, status, message) in cases {
+        let printed = input(&daemon, "restore", &text);
+        let message = message.replace("198.51.100.9:80 exists", "tcp:198.51.100.9:80 exists");
+        assert!(printed.err.starts_with(&format!("lbctl: {message}")), "{text}\n{}", printed.err);
+        assert_eq!((printed.out.as_str(), printed.status), ("", status), "{text}");
+        assert_eq!(out(&daemon, "save --full"), before);
+    }
+    assert_eq!(daemon.lbctl("restore /nonexistent").status, 2);
+    // A plain rules file replaces the services only.
+    assert_eq!(input(&daemon, "restore", a).status, 0);
+    assert_eq!(out(&daemon, "save"), a);
+    assert_eq!(out(&daemon, "sysctl get drop_entry"), "3\n");
+    daemon.stop();
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let daemon = Daemon::start(everything, |_| {});
+    do_all(&daemon, &["service add tcp:198.51.100.8:80", "destination add tcp:198.51.100.8:80 192.0.2.9:80"]);
+    let cases = [
+        (
+            "service add tcp:198.51.100.8:80",
+            1,
+            "tcp:198.51.100.8:80 exists already; lbctl service edit changes it",
+        ),
+        (
+            "service show tcp:198.51.100.8:81",
+            1,
+            "there is no service tcp:198.51.100.8:81; did you mean tcp:198.51.100.8:80?",
+        ),
+        ("destination list udp:192.0.2.77:1", 1, "there is no service udp:192.0.2.77:1\n"),
+        (
+            "destination add tcp:198.51.100.8:80 192.0.2.9",
+            1,
+            "tcp:198.51.100.8:80 has the destination 192.0.2.9:80 already; ",
+        ),
+        (
+            "destination edit tcp:198.51.100.8:80 192.0.2.8 --weight 2",
+            1,
+            "tcp:198.51.100.8:80 has no destination 192.0.2.8:80; did you mean 192.0.2.9:80?",
+        ),
+        (
+            "destination delete tcp:198.51.100.8:80 192.0.2.8",
+            1,
+            "tcp:198.51.100.8:80 has no destination 192.0.2.8:80; did you mean",
+        ),
+        (
+            "destination show tcp:198.51.100.8:80 192.0.2.8",
+            1,
+            "tcp:198.51.100.8:80 has no destination 192.0.2.8:80; did you mean",
+        ),
+        (
+            "destination add tcp:198.51.100.8:80 224.0.0.1",
+            1,
+            "224.0.0.1:80 cannot be a destination of tcp:198.51.100.8:80: ",
+        ),
+        (
+            "destination add tcp:198.51.100.8:80 192.0.2.8:81",
+            2,
+            "only --method nat leads to another port than the service's, 80",
+        ),
+        (
+            "destination add tcp:198.51.100.8:80 2001:db8::9",
+            2,
+            "only --method tunnel leads to the other address family",
+        ),
+        (
+            "destination add tcp:198.51.100.8:80 192.0.2.8 --tunnel gue",
+            2,
+            "tunnel options need --method tunnel",
+        ),
+        (
+            "destination add tcp:198.51.100.8:80 192.0.2.8 --method tunnel --tunnel gue",
+            2,
+            "gue needs --tunnel-port",
+        ),
+        (
+            "destination add tcp:198.51.100.8:80 192.0.2.8 --lower 2 --upper 1",
+            2,
+            "the lower threshold, 2, must not be above the upper one, 1",
+        ),
+        (
+            "service add tcp:198.51.100.8:0",
+            2,
+            "a service of port 0, which is every port, needs --persistence",
+        ),
+        ("service add tcp:198.51.100.8:82 --one-packet", 2, "--one-packet is for UDP services and marks"),
+        ("service add tcp:198.51.100.8:82 --mask 255.0.0.0", 2, "--mask needs --persistence"),
+        (
+            "service add tcp:198.51.100.8:82 --persistence --mask 24",
+            2,
+            "the mask of an IPv4 service is written as 255.255.255.0",
+        ),
+        (
+            "service add tcp:198.51.100.8:82 --flags sh-port",
+            2,
+            "incompatible scheduler flag `sh-port'; wlc takes flag-1, flag-2, flag-3",
+        ),
+        ("timeout set", 2, "name what to set: --tcp, --tcp-fin or --udp"),
+        ("timeout set --udp 0", 2, "a timeout is at least 1 second"),
+        ("sysctl set drop_entry 4", 1, "net.ipv4.vs.drop_entry cannot be 4: it takes a number from 0 to 3"),
+        ("sysctl set drop_entry yes", 2, "\"yes\" is not a value"),
+        ("sysctl set drop_entry", 2, "\"\" is not a value"),
+        ("daemon start master --interface nosuch0", 1, "No such device"),
+        ("daemon stop master", 1, "No daemon is running"),
+    ];
+    for (line, status, message) in cases {
+        let printed = daemon.lbctl(line);
+        assert!(printed.err.starts_with(&format!("lbctl: {message}")), "{line}: {}", printed.err);
+        assert_eq!((printed.out.as_str(), printed.status), ("", status), "{line}");
+    }
+    for (line, tip) in [
+        ("servce list", "'service'"),
+        ("service lst", "'list'"),
+        ("service add tcp:198.51.100.8:82 --schedular rr", "'--scheduler'"),
+        ("service add tcp:198.51.100.8:82 --scheduler wllc", "'wlc'"),
+        ("sysctl get drop_entyr", "'drop_entry'"),
+        ("sysctl set net.ipv4.vs.drop_packte 1", "'drop_packet'"),
+    ] {
+        let printed = daemon.lbctl(line);
+        let tips =
+            printed.err.lines().find(|l| l.contains("tip: ") && l.contains("similar")).unwrap_or_default();
+        assert!(tips.contains(tip), "{line}: {}", printed.err);
+        assert_eq!(printed.status, 2);
+    }
+    for (line, code, status) in [
+        ("service delete tcp:198.51.100.8:81 --json", "no_such_service", 1),
+        ("service add tcp:198.51.100.8:0 --json", "wrong_words", 2),
+        ("sysctl set drop_entry 4 --json", "bad_sysctl", 1),
+    ] {
+        let printed = daemon.lbctl(line);
+        let error: Value = serde_json::from_str(&printed.err).unwrap();
+        assert_eq!((error["error"]["code"].as_str(), printed.status), (Some(code), status), "{line}");
+    }
+    daemon.stop();
+}
+
+#[test]
+fn what_director_cannot_do_yet_is_refused_in_this_language_too() {
+    let daemon = Daemon::start(supported::check, |_| {});
+    do_all(&daemon, &["service add tcp:198.51.100.8:80 --scheduler rr", "sysctl set run_estimation 0"]);
+    let before = out(&daemon, "save --full");
+    for line in [
+        "service add mark:1",
+        "sysctl set drop_entry 1",
+        "daemon start master --interface e1",
+        "destination add tcp:198.51.100.8:80 192.0.2.9 --upper 5",
+    ] {
+        let printed = daemon.lbctl(line);
+        assert!(printed.err.starts_with("lbctl: director does not "), "{line}: {printed:?}");
+        assert_eq!(printed.status, 1);
+    }
+    do_all(&daemon, &["sysctl set drop_entry 0"]);
+    assert_eq!(out(&daemon, "save --full"), before);
+    let sysctls = json(&daemon, "sysctl list --json");
+    let acting: Vec<_> = sysctls.as_array().unwrap().iter().filter(|s| s["acts"] == true).collect();
+    let names: Vec<_> = acting.iter().map(|s| s["name"].as_str().unwrap()).collect();
+    let expected = supported::SYSCTLS.map(|name| format!("net.ipv4.vs.{name}"));
+    assert_eq!(names, expected);
+    assert!(out(&daemon, "sysctl list --describe").contains("director does not act on it yet"));
+    let schedulers = json(&daemon, "scheduler list --json");
+    let conhash = schedulers.as_array().unwrap().iter().find(|s| s["name"] == "conhash").unwrap();
+    assert_eq!(conhash["flags"], serde_json::json!(["conhash-quic", "conhash-port"]));
+    assert!(schedulers.as_array().unwrap().iter().all(|s| s["description"] != ""), "{schedulers}");
+    daemon.stop();
+}
+
+/// The keys of every object in `value`, by where it is. `null` and empty arrays have none.
+fn keys(value: &Value, at: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                found.insert(at.clone());
+                keys(value, &at, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| keys(value, at, found)),
+        _ => {}
+    }
+}
+
+/// Every key that lbctl prints is described, and every key described is printed.
+#[test]
+fn the_json_has_the_documented_keys() {
+    let daemon = Daemon::start(everything, |memory| {
+        let endpoint = "192.0.2.1:80".parse().unwrap();
+        memory.connections = vec![ConnectionRow {
+            protocol: Some(Protocol::Udp),
+            state: "NONE".into(),
+            expires: 300,
+            client: endpoint,
+            virtual_address: endpoint,
+            destination: endpoint,
+            engine: Some(EngineData { name: "sip".into(), data: "a@b".into() }),
+        }];
+    });
+    do_all(&daemon, &RICH);
+    let docs = include_str!("../../docs/lbctl-json.md");
+    for section in docs.split("\n## `").skip(1) {
+        let (command, rest) = section.split_once('`').unwrap();
+        let described: BTreeSet<String> = rest
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter_map(|line| line.split_once('`'))
+            .map(|(key, _)| key.to_owned())
+            .collect();
+        let mut printed = BTreeSet::new();
+        keys(&json(&daemon, &format!("{command} --json")), "", &mut printed);
+        // A service's destinations are as `destination list` describes them.
+        printed.retain(|key| !key.starts_with("destinations."));
+        if command == "save" {
+            printed.retain(|key| ["services", "timeouts", "daemons", "sysctls"].contains(&key.as_str()));
+        }
+        assert_eq!(printed, described, "{command}");
+    }
+    daemon.stop();
+}
+
+#[test]
+fn connections_are_chosen_by_what_they_are() {
+    let daemon = Daemon::start(supported::check, |memory| {
+        let row = |client: &str, server: &str, state: &str| ConnectionRow {
+            protocol: Some(Protocol::Tcp),
+            state: state.into(),
+            expires: 900,
+            client: client.parse().unwrap(),
+            virtual_address: "198.51.100.8:80".parse().unwrap(),
+            destination: server.parse().unwrap(),
+            engine: None,
+        };
+        memory.connections = vec![
+            row("203.0.113.10:40000", "192.0.2.9:80", "ESTABLISHED"),
+            row("203.0.113.10:40001", "192.0.2.10:80", "FIN_WAIT"),
+            row("203.0.113.11:40000", "192.0.2.9:80", "ESTABLISHED"),
+        ];
+    });
+    for (line, rows) in [
+        ("", 3),
+        (" --client 203.0.113.10", 2),
+        (" --client 203.0.113.10:40001", 1),
+        (" --destination 192.0.2.9 --state established", 2),
+        (" --virtual 198.51.100.8:81", 0),
+    ] {
+        let list = json(&daemon, &format!("connection list --json{line}"));
+        assert_eq!(list.as_array().unwrap().len(), rows, "{line}");
+    }
+    assert_eq!(
+        out(&daemon, "connection list --state fin_wait"),
+        "PROTOCOL  STATE     EXPIRES  CLIENT              VIRTUAL          DESTINATION    ENGINE\n\
+         tcp       FIN_WAIT    900 s  203.0.113.10:40001  198.51.100.8:80  192.0.2.10:80\n"
+    );
+    daemon.stop();
+}
+
+#[test]
+fn a_watched_list_is_printed_again_and_again() {
+    let daemon = Daemon::start(supported::check, |_| {});
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lbctl"));
+    command.args(split("service list --json --watch=0.1")).env("LBCTL_SOCKET", &daemon.socket);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!([lines.next(), lines.next()], [Some("[]".to_owned()), Some("[]".to_owned())]);
+    do_all(&daemon, &["service add tcp:198.51.100.8:80"]);
+    let line = lines.find(|line| line != "[]").unwrap();
+    assert!(line.starts_with("[{\"service\":\"tcp:198.51.100.8:80\""), "{line}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(daemon.lbctl("service list --watch=0").status, 2);
+    daemon.stop();
+}
+
+#[test]
+fn completions_are_what_their_shells_read() {
+    for (shell, what) in [("bash", "_lbctl"), ("zsh", "#compdef lbctl"), ("fish", "complete -c lbctl")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lbctl"));
+        command.args(["completions", shell]);
+        let script = finish(command, "");
+        assert_eq!(script.status, 0);
+        assert!(script.out.contains(what) && script.out.contains("destination"), "{shell}");
+        assert!(script.out.contains("conhash-quic"), "{shell}");
+        // fish completes words, but not yet what stands without one.
+        assert!(script.out.contains("drop_packet") || shell == "fish", "{shell}");
+        if shell == "bash" {
+            let mut bash = Command::new("bash");
+            bash.args(["-c", "source /dev/stdin && complete -p lbctl"]);
+            let printed = finish(bash, &script.out);
+            assert!(printed.out.contains("-F _lbctl"), "{printed:?}");
+            let words = "COMP_WORDS=(lbctl service sh) COMP_CWORD=2; _lbctl lbctl sh service; echo \"${COMPREPLY[@]}\"";
+            let mut bash = Command::new("bash");
+            bash.args(["-c", &format!("source /dev/stdin; {words}")]);
+            assert_eq!(finish(bash, &script.out).out, "show\n");
+        }
+    }
+}

@@ -268,7 +268,9 @@ fn members_of_a_named_group_may_change() {
     }
     let daemon = Daemon::start_for(supported::check, |_| {}, |options| options.change_gids = vec![54_321]);
     let lbctl = daemon.directory().join("lbctl");
-    std::fs::copy(env!("CARGO_BIN_EXE_lbctl"), &lbctl).unwrap();
+    // By a process of its own: what another test starts meanwhile would hold ours open for writing, and it could not be run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_lbctl")).arg(&lbctl).status().unwrap();
+    assert!(copied.success());
     let by = |gid: u32| {
         let mut command = Command::new(&lbctl);
         command.uid(65534).gid(gid).arg("-C").env("LBCTL_SOCKET", &daemon.socket);

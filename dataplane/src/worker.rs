@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
+use crate::conn::entry::Entry;
 use crate::conn::state::Seen;
 use crate::conn::table::{Candidate, Found, Hash};
 use crate::conn::{ConnectionTable, Connections, Direction, NewConnection, OpenError, State, state};
@@ -56,11 +57,16 @@ pub struct Shared {
 
 /// One worker.
 pub struct Worker<W: Wire> {
+    table: Arc<ConnectionTable>,
+    balancer: Balancer<W>,
+}
+
+/// A worker without the table, of which it may hold an entry while the rest of it changes.
+struct Balancer<W: Wire> {
     macs: Vec<MacAddr>,
     wires: Vec<W>,
     kernels: Vec<Option<Kernel<W::Frame>>>,
     egress: Egress<W::Frame>,
-    table: Arc<ConnectionTable>,
     connections: Connections,
     destinations: Arc<Destinations>,
     tallies: Arc<Tallies>,
@@ -90,12 +96,21 @@ impl<W: Wire> Worker<W> {
         let connections = Connections::new(table.clone(), number, now);
         let destinations = shared.destinations.clone();
         let tallies = destinations.tallies(number);
-        Self { macs, wires, kernels, egress, table, connections, destinations, tallies, snapshot, counters }
+        let balancer =
+            Balancer { macs, wires, kernels, egress, connections, destinations, tallies, snapshot, counters };
+        Self { table, balancer }
     }
 
     /// One round: a burst from every port, a share of what has expired, and what Linux sends. Gives the number of frames
     /// received; 0 tells an idle caller that it may rest.
     pub fn poll(&mut self, now: Tick) -> usize {
+        self.balancer.poll(&self.table, now)
+    }
+}
+
+impl<W: Wire> Balancer<W> {
+    #[inline]
+    fn poll(&mut self, table: &ConnectionTable, now: Tick) -> usize {
         self.connections.quiesce();
         if self.snapshot.refresh() {
             self.egress.network_changed();
@@ -111,7 +126,7 @@ impl<W: Wire> Worker<W> {
             self.wires[port].receive(&mut burst);
             if !burst.is_empty() {
                 received += burst.len();
-                self.balance(PortId(port as u16), &mut burst, now);
+                self.balance(table, PortId(port as u16), &mut burst, now);
             }
             self.egress.flush(&mut Ports { wires: &mut self.wires, counters: &self.counters });
             self.send_from_kernel(port);
@@ -125,10 +140,9 @@ impl<W: Wire> Worker<W> {
 
     /// The whole way of a burst: parse, look up, admit what is new, forward. Each stage goes over the whole burst, so that
     /// the cache misses of its packets are in flight together.
-    fn balance(&mut self, port: PortId, burst: &mut Burst<W::Frame>, now: Tick) {
+    fn balance(&mut self, table: &ConnectionTable, port: PortId, burst: &mut Burst<W::Frame>, now: Tick) {
         self.counters.received(burst.len());
         let mac = self.macs[usize::from(port.0)];
-        let table = &*self.table;
         let mut packets = [Packet::NONE; BURST];
         let mut hashes = [Hash::default(); BURST];
         let mut candidates = [Candidate::default(); BURST];
@@ -143,8 +157,8 @@ impl<W: Wire> Worker<W> {
             *candidate = table.candidate(*hash);
         }
         for ((frame, packet), candidate) in burst.drain(..).zip(&packets).zip(&candidates) {
-            match self.connection(&frame, mac, packet, *candidate, now) {
-                Ok(found) => self.forward(frame, packet, found, now),
+            match self.connection(table, &frame, mac, packet, *candidate, now) {
+                Ok((found, entry)) => self.forward(frame, packet, found, entry, now),
                 Err(verdict) => self.finish(verdict, port, frame),
             }
         }
@@ -152,29 +166,39 @@ impl<W: Wire> Worker<W> {
 
     /// The connection the packet belongs to: one there is, or a new one where it may open one.
     #[inline]
-    fn connection(
+    fn connection<'t>(
         &mut self,
+        table: &'t ConnectionTable,
         frame: &W::Frame,
         mac: MacAddr,
         packet: &Packet,
         candidate: Candidate,
         now: Tick,
-    ) -> Result<Found, Verdict> {
+    ) -> Result<(Found, &'t Entry), Verdict> {
         // A SYN may be that of a new connection, also where there is an old one. What is no packet has no candidate.
-        match self.table.confirm(candidate, packet.flow) {
+        match table.confirm(candidate, packet.flow) {
             Some(found) if !packet.flags.any(Flags::SYN) => Ok(found),
-            _ if packet.is_some() => self.search(packet, frame.data(), now),
+            _ if packet.is_some() => {
+                let found = self.search(table, packet, frame.data(), now)?;
+                Ok((found, table.entry(found.index)))
+            }
             _ => Err(self.refuse(frame, mac)),
         }
     }
 
     /// The same for a packet whose bucket did not lead to its connection at once.
     #[inline(never)]
-    fn search(&mut self, packet: &Packet, frame: &[u8], now: Tick) -> Result<Found, Verdict> {
-        if let Some(found) = self.table.find(self.table.hash(packet.flow), packet.flow) {
+    fn search(
+        &mut self,
+        table: &ConnectionTable,
+        packet: &Packet,
+        frame: &[u8],
+        now: Tick,
+    ) -> Result<Found, Verdict> {
+        if let Some(found) = table.find(table.hash(packet.flow), packet.flow) {
             let over = packet.flags.any(Flags::SYN)
                 && found.direction == Direction::ToServer
-                && self.table.entry(found.index).life().state().ends_at_syn();
+                && table.entry(found.index).life().state().ends_at_syn();
             if !over {
                 return Ok(found);
             }
@@ -231,29 +255,22 @@ impl<W: Wire> Worker<W> {
 
     /// Counts the packet, moves its connection on, changes what its forwarding method changes, and sends it.
     #[inline]
-    fn forward(&mut self, mut frame: W::Frame, packet: &Packet, found: Found, now: Tick) {
-        let Snapshot { network, timeouts, .. } = self.snapshot.current();
+    fn forward(&mut self, mut frame: W::Frame, packet: &Packet, found: Found, entry: &Entry, now: Tick) {
         let Found { index, direction } = found;
-        let entry = self.table.entry(index);
         let destination = entry.destination();
         let tally = self.tallies.of(destination);
-        let seen = match direction {
-            Direction::ToServer => {
-                if tally.is_gone() {
-                    self.counters.dropped(Drop::DestinationGone);
-                    return;
-                }
-                tally.count_in(packet.length);
-                Seen::from_client(entry.method(), entry.life().has_replied())
+        match direction {
+            Direction::ToServer if tally.is_gone() => {
+                self.counters.dropped(Drop::DestinationGone);
+                return;
             }
-            Direction::ToClient => {
-                tally.count_out(packet.length);
-                Seen::Out
-            }
-        };
+            Direction::ToServer => tally.count_in(packet.length),
+            Direction::ToClient => tally.count_out(packet.length),
+        }
         entry.seen(now);
-        if entry.life().changes(seen, packet.flags)
-            && let Some((from, to)) = self.connections.change(index, seen, packet.flags, timeouts, now)
+        let Snapshot { network, timeouts, .. } = self.snapshot.current();
+        if entry.life().may_change(direction, packet.flags)
+            && let Some((from, to)) = self.connections.step(index, direction, packet.flags, timeouts, now)
         {
             self.destinations.moved(destination, from, to);
         }

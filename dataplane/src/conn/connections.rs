@@ -96,13 +96,13 @@ impl Connections {
         Ok(index)
     }
 
-    /// A packet with these control bits has come, for which [`Life::changes`]: the connection's state before and after,
-    /// where that has changed. `None` also for a connection that has just ended.
+    /// A packet with these control bits has come: its connection's state before and after, where that has changed. `None`
+    /// also for a connection that has just ended. Needed only where the packet [may change](Life::may_change) anything.
     #[inline(never)]
-    pub fn change(
+    pub fn step(
         &mut self,
         index: Index,
-        seen: Seen,
+        direction: Direction,
         flags: Flags,
         timeouts: &Timeouts,
         now: Tick,
@@ -111,6 +111,10 @@ impl Connections {
         let mut life = entry.life();
         loop {
             let old = life.state();
+            let seen = match direction {
+                Direction::ToServer => Seen::from_client(entry.method(), life.has_replied()),
+                Direction::ToClient => Seen::Out,
+            };
             let new = state::next(old, seen, flags);
             let replied = seen == Seen::Out && !life.has_replied();
             if !life.is_alive() || (new == old && !replied) {

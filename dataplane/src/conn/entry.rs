@@ -7,7 +7,7 @@
 #[cfg(not(loom))]
 use zerocopy::FromZeros;
 
-use super::state::{self, Seen, State};
+use super::state::State;
 use crate::network::AdjacencyId;
 use crate::packet::tcp::Flags;
 use crate::parse::Flow;
@@ -88,10 +88,13 @@ impl Life {
         State::from_code(self.0 as u8)
     }
 
-    /// True where a packet with these control bits changes anything. Hardly any does.
+    /// False for nearly every packet, which changes nothing: one that neither opens nor closes anything, of an established
+    /// connection.
     #[inline]
-    pub fn changes(self, seen: Seen, flags: Flags) -> bool {
-        state::changes(self.0 as u8, seen, flags) || (seen == Seen::Out && !self.has_replied())
+    pub fn may_change(self, direction: Direction, flags: Flags) -> bool {
+        let is_steady = matches!(self.state(), State::Established | State::Udp);
+        let is_first_reply = direction == Direction::ToClient && !self.has_replied();
+        !is_steady || is_first_reply || flags.any(Flags::SYN | Flags::FIN | Flags::RST)
     }
 
     /// How many lives the entry has had; tells a stale reference.

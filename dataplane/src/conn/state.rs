@@ -184,12 +184,6 @@ pub fn next(state: State, seen: Seen, flags: Flags) -> State {
     NEXT[seen as usize][usize::from(flags.0) % FLAGS][usize::from(state.code()) % STATES]
 }
 
-/// True where the state with this code is another one after such a packet.
-#[inline]
-pub(super) fn changes(code: u8, seen: Seen, flags: Flags) -> bool {
-    NEXT[seen as usize][usize::from(flags.0) % FLAGS][usize::from(code) % STATES].code() != code
-}
-
 /// How long a connection may be idle in each state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {

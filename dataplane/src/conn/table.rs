@@ -86,6 +86,11 @@ impl Slot {
         if self.0 & Self::TO_CLIENT == 0 { Direction::ToServer } else { Direction::ToClient }
     }
 
+    #[inline]
+    fn found(self) -> Found {
+        Found { index: self.index(), direction: self.direction() }
+    }
+
     /// The same entry, in the same direction, in whatever phase.
     #[inline]
     fn is_same_entry(self, other: Slot) -> bool {
@@ -251,12 +256,15 @@ impl ConnectionTable {
     /// The candidate, where it is what a packet of `flow` belongs to, which is so nearly always. `None` says only that it
     /// has to be [looked for](ConnectionTable::find).
     #[inline]
-    pub fn confirm(&self, candidate: Candidate, flow: Flow) -> Option<Found> {
+    pub fn confirm(&self, candidate: Candidate, flow: Flow) -> Option<(Found, &Entry)> {
         let slot = candidate.0;
-        // An empty slot is not live. What was live when it became the candidate leads to an entry that nobody uses anew
-        // before our next quiescent state.
-        (slot.is_live() && self.is_flow(slot, flow))
-            .then(|| Found { index: slot.index(), direction: slot.direction() })
+        if !slot.is_live() {
+            return None;
+        }
+        // What was live when it became the candidate leads to an entry that nobody uses anew before our next quiescent
+        // state.
+        let (found, entry) = (slot.found(), self.entry(slot.index()));
+        (entry.flow_of(found.direction) == flow && entry.life().is_alive()).then_some((found, entry))
     }
 
     /// The live connection that a packet of `flow` belongs to. The caller may use the entry until its worker passes
@@ -279,7 +287,7 @@ impl ConnectionTable {
             let slot = bucket.slot(candidates);
             // It may have changed since it was a candidate.
             if slot.is_live() && slot.has_tag_of(hash) && self.is_flow(slot, flow) {
-                return Some(Found { index: slot.index(), direction: slot.direction() });
+                return Some(slot.found());
             }
             candidates &= candidates - 1;
         }
@@ -355,7 +363,7 @@ impl ConnectionTable {
                         break;
                     }
                     if slot.is_live() {
-                        return Some(Found { index: slot.index(), direction: slot.direction() });
+                        return Some(slot.found());
                     }
                     if swap(place, slot, Slot::EMPTY) {
                         break;

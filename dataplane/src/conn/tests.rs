@@ -47,14 +47,36 @@ fn pass(connections: &mut Connections, now: Tick) -> usize {
 fn step(
     all: &mut Connections,
     index: Index,
-    seen: Seen,
+    direction: Direction,
     flags: Flags,
     timeouts: &Timeouts,
     now: Tick,
 ) -> Option<(State, State)> {
     let entry = all.entry(index);
     entry.seen(now);
-    entry.life().changes(seen, flags).then(|| all.change(index, seen, flags, timeouts, now))?
+    entry.life().may_change(direction, flags).then(|| all.step(index, direction, flags, timeouts, now))?
+}
+
+#[test]
+fn what_is_passed_over_would_have_changed_nothing() {
+    let mut all = connections(8, 8);
+    for (state, flags) in
+        State::ALL.into_iter().flat_map(|state| (0..=255).map(move |flags| (state, Flags(flags))))
+    {
+        let index = all.open(&new(1, Method::Nat, state), &Timeouts::default(), Tick(0)).unwrap();
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            let life = all.entry(index).life();
+            let passed_over = !life.may_change(direction, flags);
+            let change = all.step(index, direction, flags, &Timeouts::default(), Tick(0));
+            assert!(
+                !passed_over || (change.is_none() && all.entry(index).life() == life),
+                "{state:?} {flags:?}"
+            );
+        }
+        all.close(index);
+        all.quiesce();
+        all.quiesce();
+    }
 }
 
 #[test]
@@ -102,7 +124,7 @@ fn idle_connections_expire_in_time_and_busy_ones_do_not() {
     let busy = all.open(&new(2, Method::Nat, State::SynRecv), &timeouts, Tick(0)).unwrap();
     let second = |s: u32| Tick(s * TICKS_PER_SECOND);
     for s in 1..=59 {
-        step(&mut all, busy, Seen::In, Flags(Flags::ACK), &timeouts, second(s));
+        step(&mut all, busy, Direction::ToServer, Flags(Flags::ACK), &timeouts, second(s));
         assert_eq!(pass(&mut all, second(s)), 0, "after {s} s");
     }
     assert_eq!(pass(&mut all, second(60)), 1);
@@ -118,7 +140,8 @@ fn a_shorter_timeout_counts_from_the_packet_that_brought_it() {
     let mut all = connections(8, 8);
     let timeouts = Timeouts::default();
     let index = all.open(&new(1, Method::Nat, State::Established), &timeouts, Tick(0)).unwrap();
-    let change = step(&mut all, index, Seen::Out, Flags(Flags::RST), &timeouts, Tick::from_seconds(5));
+    let change =
+        step(&mut all, index, Direction::ToClient, Flags(Flags::RST), &timeouts, Tick::from_seconds(5));
     assert_eq!(change, Some((State::Established, State::Close)));
     assert_eq!(pass(&mut all, Tick::from_seconds(15).after(u32::MAX)), 0);
     assert_eq!(pass(&mut all, Tick::from_seconds(15)), 1);
@@ -272,7 +295,7 @@ proptest! {
                 }
                 1 | 2 => if let Some((index, state, seen)) = model.get_mut(&client) {
                     let flags = Flags(if what == 1 { Flags::ACK } else { Flags::RST });
-                    step(&mut all, *index, Seen::Out, flags, &timeouts, now);
+                    step(&mut all, *index, Direction::ToClient, flags, &timeouts, now);
                     *state = state::next(*state, Seen::Out, flags);
                     *seen = now;
                 },

@@ -167,7 +167,7 @@ impl Lab {
 
     /// The worker receives these frames on a port. Gives what left by which port.
     fn receive(&mut self, worker: usize, port: usize, frames: &[Vec<u8>]) -> Vec<(usize, MemoryFrame)> {
-        self.workers[worker].wires[port].incoming.extend(frames.iter().map(|f| MemoryFrame::new(f)));
+        self.workers[worker].balancer.wires[port].incoming.extend(frames.iter().map(|f| MemoryFrame::new(f)));
         self.poll(worker)
     }
 
@@ -177,7 +177,7 @@ impl Lab {
         let sent = |(port, wire): (usize, &mut MemoryWire)| {
             wire.sent.drain(..).map(move |f| (port, f)).collect::<Vec<_>>()
         };
-        self.workers[worker].wires.iter_mut().enumerate().flat_map(sent).collect()
+        self.workers[worker].balancer.wires.iter_mut().enumerate().flat_map(sent).collect()
     }
 
     fn receive_one(&mut self, port: usize, frame: Vec<u8>) -> Option<(usize, MemoryFrame)> {
@@ -310,7 +310,7 @@ fn linux_sends_through_the_first_worker() {
     lab.from_kernel[1].push(MemoryFrame::new(&[7; 60])).unwrap();
     assert_eq!(lab.poll(1), []);
     assert_eq!(lab.poll(0), [(1, MemoryFrame::new(&[7; 60]))]);
-    lab.workers[0].wires[1].room = Some(0);
+    lab.workers[0].balancer.wires[1].room = Some(0);
     lab.from_kernel[1].push(MemoryFrame::new(&[7; 60])).unwrap();
     lab.poll(0);
     let totals = lab.counters[0].read();
@@ -469,12 +469,12 @@ fn a_port_used_again_after_time_wait_is_scheduled_anew() {
 #[test]
 fn what_a_transmit_queue_does_not_take_is_tried_again_and_then_counted() {
     let mut lab = Lab::new(Method::Nat, 1);
-    lab.workers[0].wires[1].room = Some(0);
+    lab.workers[0].balancer.wires[1].room = Some(0);
     let frames: Vec<_> = (0..20).map(|client| tcp(client, S)).collect();
     assert_eq!(lab.receive(0, 0, &frames), []);
     assert_eq!(lab.receive(0, 0, &frames), []);
     assert_eq!(lab.dropped(Drop::TxFull), 40 - BURST as u64);
-    lab.workers[0].wires[1].room = None;
+    lab.workers[0].balancer.wires[1].room = None;
     assert_eq!(lab.poll(0).len(), BURST);
     lab.check_balance();
 }

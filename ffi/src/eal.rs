@@ -267,6 +267,16 @@ pub fn has_hugepages() -> bool {
     unsafe { raw::rte_eal_has_hugepages() != 0 }
 }
 
+/// Huge pages of any size that nobody uses, as the kernel counts them; 0 where it has none.
+pub fn free_huge_pages() -> u64 {
+    let Ok(sizes) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return 0 };
+    let free = |size: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(size.path().join("free_hugepages")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    sizes.flatten().filter_map(free).sum()
+}
+
 /// The CPU's time-stamp counter. Its rate is [`EalHandle::tsc_hz`]; it needs no EAL.
 #[inline]
 pub fn tsc() -> u64 {

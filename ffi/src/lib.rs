@@ -32,7 +32,7 @@ mod thread;
 
 pub use arrayvec::ArrayVec;
 pub use burst::{BURST, Burst};
-pub use eal::{CleanupError, Eal, EalHandle, has_hugepages, tsc, version};
+pub use eal::{CleanupError, Eal, EalHandle, free_huge_pages, has_hugepages, tsc, version};
 pub use error::{Direction, Errno, Error};
 pub use mbuf::{Checksum, Mbuf, Segments};
 pub use mempool::{Mempool, MempoolConfig};

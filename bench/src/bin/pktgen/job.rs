@@ -1,0 +1,187 @@
+//! One measurement from its beginning to its end: the flows opened, the load sent once or until the highest rate is found.
+
+use std::fmt;
+
+use anyhow::ensure;
+use serde::Serialize;
+
+use crate::flows::Order;
+use crate::frames::{Addressing, IP, Phase, Protocol, Side, TRANSPORT};
+use crate::options::Job;
+use crate::outcome::Outcome;
+use crate::search::Search;
+use crate::tester::{Load, Tester};
+
+/// How long opening all flows may take, in seconds.
+const OPENING: f64 = 120.0;
+
+/// What came of a job.
+#[derive(Debug, Serialize)]
+pub struct Done {
+    /// How the opening of the flows went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opening: Option<Opening>,
+    /// How the search went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search: Option<Searched>,
+    /// How the load went; after a search, the trial at the rate that it found.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// The opening of flows.
+#[derive(Debug, Serialize)]
+pub struct Opening {
+    /// Flows that were to be opened.
+    pub flows: u32,
+    /// Flows whose first frame came back.
+    pub forwarded: usize,
+    /// How many servers they went to, by their addresses and ports.
+    pub servers: usize,
+}
+
+/// A search for the highest rate.
+#[derive(Debug, Serialize)]
+pub struct Searched {
+    /// The highest rate that passed, in frames a second; absent where none did.
+    pub rate: Option<f64>,
+    /// The loss allowed, in percent.
+    pub loss_percent: f64,
+    /// Every trial, in their order.
+    pub trials: Vec<Trial>,
+}
+
+/// A trial of a search.
+#[derive(Debug, Serialize)]
+pub struct Trial {
+    /// Frames a second that were due.
+    pub rate: f64,
+    /// Lost and refused frames, as a share of those that were due.
+    pub loss: f64,
+    /// Whether the generator could keep to the rate.
+    pub kept_pace: bool,
+    /// Whether it passed.
+    pub passed: bool,
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Opening { flows, forwarded, servers }) = &self.opening {
+            writeln!(f, "opened    {forwarded:>12}  of {flows} flows, to {servers} places")?;
+        }
+        if let Some(Searched { rate, loss_percent, trials }) = &self.search {
+            for Trial { rate, loss, kept_pace, passed } in trials {
+                let word = match (passed, kept_pace) {
+                    (true, _) => "passed",
+                    (false, true) => "failed",
+                    (false, false) => "failed: the generator could not keep to the rate",
+                };
+                writeln!(f, "trial     {:>12.4} M/s  loss {:.6} %  {word}", rate / 1e6, loss * 100.0)?;
+            }
+            match rate {
+                Some(rate) => {
+                    writeln!(f, "highest   {:>12.4} M/s with a loss of at most {loss_percent} %", rate / 1e6)?
+                }
+                None => writeln!(f, "no rate has a loss of at most {loss_percent} %")?,
+            }
+        }
+        write!(f, "{}", self.outcome)
+    }
+}
+
+/// Does a job on its device.
+pub fn run(tester: &mut Tester, job: &Job) -> anyhow::Result<Done> {
+    let sane = |seconds: f64| seconds.is_finite() && seconds >= 0.0;
+    ensure!(sane(job.seconds) && sane(job.warm_up), "--seconds and --warm-up are numbers from 0 on");
+    ensure!((0.0..100.0).contains(&job.loss), "--loss is a percentage from 0 on");
+    ensure!(job.precision > 0.0 && job.attempts > 0, "--precision and --attempts are above 0");
+    let addressing = job.addressing(tester.mac()?);
+    let opening = if job.no_open { None } else { Some(open(tester, job, &addressing)?) };
+    if job.warm_up > 0.0 {
+        let seconds = job.warm_up;
+        tester.send(&Load { seconds, ..load(job, &addressing, job.rate) }, |_, _, _| {})?;
+    }
+    if job.search {
+        return search(tester, job, &addressing, opening);
+    }
+    let outcome = tester.send(&load(job, &addressing, job.rate), |_, _, _| {})?;
+    Ok(Done { opening, search: None, outcome })
+}
+
+fn load<'a>(job: &Job, addressing: &'a Addressing, rate: Option<f64>) -> Load<'a> {
+    Load {
+        addressing,
+        side: job.from,
+        phase: Phase::Established,
+        flows: job.flows,
+        order: job.order(),
+        rate,
+        seconds: job.seconds,
+        new_flows: job.new,
+        checksums: job.checksums,
+        reply_shift: job.reply_shift,
+    }
+}
+
+/// Sends the first frames of every flow, and notes to whom the balancer sends them on.
+fn open(tester: &mut Tester, job: &Job, addressing: &Addressing) -> anyhow::Result<Opening> {
+    let addressing = Addressing { bytes: crate::frames::SHORTEST, ..*addressing };
+    let first = |side, phase| Load {
+        side,
+        phase,
+        order: Order::Once,
+        seconds: OPENING,
+        new_flows: None,
+        checksums: true,
+        ..load(job, &addressing, job.open_rate)
+    };
+    tester.servers.forget(job.flows);
+    tester.send(&first(Side::Clients, Phase::Opening), |servers, frame, stamp| {
+        let address = frame.get(IP + 16..IP + 20).and_then(|bytes| bytes.try_into().ok());
+        let port = frame.get(TRANSPORT + 2..TRANSPORT + 4).and_then(|bytes| bytes.try_into().ok());
+        if let (Some(address), Some(port)) = (address, port) {
+            servers.learn(stamp.flow, (u32::from_be_bytes(address), u16::from_be_bytes(port)));
+        }
+    })?;
+    if job.answer || job.from == Side::Servers {
+        tester.send(&first(Side::Servers, Phase::Opening), |_, _, _| {})?;
+    }
+    if job.protocol == Protocol::Tcp {
+        tester.send(&first(Side::Clients, Phase::Established), |_, _, _| {})?;
+    }
+    let (forwarded, servers) = tester.servers.counts();
+    Ok(Opening { flows: job.flows, forwarded, servers })
+}
+
+fn search(
+    tester: &mut Tester,
+    job: &Job,
+    addressing: &Addressing,
+    opening: Option<Opening>,
+) -> anyhow::Result<Done> {
+    let flood = tester.send(&load(job, addressing, None), |_, _, _| {})?;
+    let most = job.rate.unwrap_or(flood.received_rate);
+    ensure!(
+        most > 0.0,
+        "nothing comes back ({} frames were sent), so there is no rate to search for",
+        flood.sent
+    );
+    let mut search = Search::new(most, job.precision / 100.0);
+    let (mut best, mut trials) = (flood, Vec::new());
+    while let Some(rate) = search.next_rate() {
+        let mut any = false;
+        for _ in 0..job.attempts {
+            let outcome = tester.send(&load(job, addressing, Some(rate)), |_, _, _| {})?;
+            let (loss, kept_pace) = (outcome.loss, outcome.kept_pace());
+            let passed = kept_pace && loss * 100.0 <= job.loss;
+            trials.push(Trial { rate, loss, kept_pace, passed });
+            if passed {
+                (best, any) = (outcome, true);
+                break;
+            }
+        }
+        search.record(rate, any);
+    }
+    let searched = Searched { rate: search.result(), loss_percent: job.loss, trials };
+    Ok(Done { opening, search: Some(searched), outcome: best })
+}

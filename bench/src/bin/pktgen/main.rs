@@ -1,0 +1,119 @@
+//! A packet generator for load balancers: see `--help`, and docs/benchmarks.md.
+//!
+//! It knows DPDK devices and the frames it sends, and must never know what it measures.
+
+mod check;
+mod flows;
+mod frames;
+mod job;
+mod options;
+mod outcome;
+mod pace;
+mod search;
+mod servers;
+mod tester;
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, Write};
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use dpdk_sys::Eal;
+
+use crate::job::Done;
+use crate::options::{Command, Job, Line, Options, Start};
+use crate::tester::Tester;
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let eal = start(&options)?;
+    let outcome = run(&options, &eal);
+    // An error that holds the EAL cannot leave this thread, and what went wrong before is worth more than this.
+    let cleanup = eal.cleanup().map_err(|error| error.reason);
+    outcome?;
+    Ok(cleanup?)
+}
+
+/// Everything that holds on to the EAL is gone when this returns.
+fn run(options: &Options, eal: &Eal) -> anyhow::Result<()> {
+    if let Some(Command::Batch(_)) = options.command {
+        return batch(eal);
+    }
+    let job = options.job.as_ref().context("say what to send by: --device; --help tells more")?;
+    let mut tester = open(eal, job)?;
+    let done = job::run(&mut tester, job);
+    tester.close()?;
+    let done = done?;
+    if job.json {
+        println!("{}", serde_json::to_string_pretty(&done)?);
+    } else {
+        println!("{done}");
+    }
+    ensure!(done.outcome.damaged == 0, "{} frames came back damaged", done.outcome.damaged);
+    Ok(())
+}
+
+fn open(eal: &Eal, job: &Job) -> anyhow::Result<Tester> {
+    Tester::open(eal, &job.device()).with_context(|| format!("device {}", job.device))
+}
+
+/// Does one job after the other. One that fails is answered with its error, and the next is read.
+fn batch(eal: &Eal) -> anyhow::Result<()> {
+    let mut devices = HashMap::new();
+    for line in io::stdin().lock().lines() {
+        let line = line.context("cannot read standard input")?;
+        let answer = match job_of(eal, &line, &mut devices) {
+            Ok(Some(done)) => serde_json::to_string(&done)?,
+            Ok(None) => "{}".to_owned(),
+            Err(error) => serde_json::json!({ "error": format!("{error:#}") }).to_string(),
+        };
+        // One answer a line, at once: whoever asks waits for it.
+        let mut output = io::stdout().lock();
+        writeln!(output, "{answer}").and_then(|()| output.flush()).context("cannot write the answer")?;
+    }
+    devices.into_values().try_for_each(Tester::close)
+}
+
+fn job_of(eal: &Eal, line: &str, devices: &mut HashMap<String, Tester>) -> anyhow::Result<Option<Done>> {
+    let Line { job } = Line::try_parse_from(line.split_whitespace())?;
+    if job.close {
+        let tester = devices.remove(&job.device).context("the device is not open")?;
+        tester.close()?;
+        return Ok(None);
+    }
+    let tester = match devices.remove(&job.device) {
+        Some(tester) => tester,
+        None => open(eal, &job)?,
+    };
+    let tester = devices.entry(job.device.clone()).or_insert(tester);
+    job::run(tester, &job).map(Some)
+}
+
+fn start(options: &Options) -> anyhow::Result<Eal> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let last = || cores.iter().map(|core| core.id).max();
+    let Start { core, memory, eal, pci } = match &options.command {
+        Some(Command::Batch(start)) => start,
+        None => &options.start,
+    };
+    let core = core.or_else(last).context("the system does not say which cores there are; use --core")?;
+    let is_pci = |device: &&String| device.split(',').next().is_some_and(|name| name.contains(':'));
+    let pci: Vec<_> = pci.iter().chain(options.job.iter().map(|job| &job.device).filter(is_pci)).collect();
+
+    let mut arguments: Vec<String> = vec!["-l".into(), core.to_string(), "--no-telemetry".into()];
+    // Where several processes share buffers, DPDK wants to hand over few files.
+    arguments.push("--single-file-segments".into());
+    arguments.extend(["--log-level".into(), "error".into()]);
+    if dpdk_sys::free_huge_pages() > 0 {
+        arguments.push("--in-memory".into());
+    } else {
+        arguments.extend(["--no-huge", "--no-shconf", "-m"].map(String::from));
+        arguments.push(memory.to_string());
+    }
+    if pci.is_empty() {
+        arguments.push("--no-pci".into());
+    }
+    arguments.extend(pci.iter().flat_map(|device| ["-a".to_owned(), (*device).clone()]));
+    arguments.extend(eal.iter().cloned());
+    Eal::init(&arguments).context("DPDK does not start; its own words are above")
+}

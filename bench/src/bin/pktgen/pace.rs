@@ -1,0 +1,85 @@
+//! When frames are due, for a rate. Time is an argument.
+
+/// How much of a delay of its own the generator makes up for, in seconds. More would reach the other side as a burst that
+/// nobody asked for, and what the other side then loses would not be its fault.
+const SLACK: f64 = 100e-6;
+
+/// A burst may always be made up for.
+const LEAST_SLACK: u64 = 32;
+
+/// Says how many frames are due.
+#[derive(Debug)]
+pub struct Pacer {
+    start: u64,
+    /// Frames in a cycle of the clock.
+    rate: f64,
+    slack: u64,
+    /// Frames given out, or skipped.
+    given: u64,
+    skipped: u64,
+}
+
+impl Pacer {
+    /// Paces `rate` frames a second from the time `start` on, in cycles of a clock of `hertz`.
+    pub fn new(rate: f64, start: u64, hertz: u64) -> Self {
+        let slack = ((rate * SLACK) as u64).max(LEAST_SLACK);
+        Self { start, rate: rate / hertz as f64, slack, given: 0, skipped: 0 }
+    }
+
+    /// Gives out the frames that are due at `now`, at most `most`.
+    #[inline]
+    pub fn take(&mut self, now: u64, most: usize) -> usize {
+        let due = (now.saturating_sub(self.start) as f64 * self.rate) as u64;
+        let mut waiting = due.saturating_sub(self.given);
+        if waiting > self.slack {
+            self.skipped += waiting - self.slack;
+            self.given += waiting - self.slack;
+            waiting = self.slack;
+        }
+        let taken = waiting.min(most as u64);
+        self.given += taken;
+        taken as usize
+    }
+
+    /// Frames that were due and never given out, because the generator came too late for them.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERTZ: u64 = 1_000_000_000;
+
+    #[test]
+    fn the_rate_is_kept_whatever_the_steps() {
+        for rate in [1.0, 999.0, 1e6, 14.88e6] {
+            let mut pacer = Pacer::new(rate, 5, HERTZ);
+            let (mut now, mut taken, mut random) = (5, 0, fastrand::Rng::with_seed(1));
+            while now < 5 + 2 * HERTZ {
+                now += random.u64(1..1500);
+                taken += pacer.take(now, 32);
+            }
+            assert!((taken as f64 - 2.0 * rate).abs() <= 33.0, "{taken} at {rate}");
+            assert_eq!(pacer.skipped(), 0);
+        }
+    }
+
+    #[test]
+    fn nothing_is_due_at_the_start_or_before_it() {
+        let mut pacer = Pacer::new(1e6, 1000, HERTZ);
+        assert_eq!((pacer.take(0, 32), pacer.take(1000, 32)), (0, 0));
+        assert_eq!(pacer.take(3000, 32), 2);
+    }
+
+    #[test]
+    fn a_long_pause_is_skipped_and_counted() {
+        let mut pacer = Pacer::new(1e6, 0, HERTZ);
+        // A tenth of a second late: 100,000 frames, of which 100 microseconds' are made up for.
+        let taken: usize = (0..10).map(|_| pacer.take(HERTZ / 10, 32)).sum();
+        assert_eq!((taken, pacer.skipped()), (100, 99_900));
+        assert_eq!(pacer.take(HERTZ / 10 + 1000, 32), 1);
+    }
+}

@@ -19,8 +19,14 @@ use crate::servers::Servers;
 /// How long a link may take to come up.
 const LINK_PATIENCE: Duration = Duration::from_secs(20);
 
-/// With nothing received for so long, nothing more is expected.
+/// After its link is up, the other end of a virtual wire may still be busy with setting up its queues.
+const SETTLING: Duration = Duration::from_millis(100);
+
+/// With nothing of ours received for so long, nothing more is expected.
 const STRAGGLERS: Duration = Duration::from_millis(20);
+
+/// What comes later than this is lost, whatever may still come.
+const LATEST: Duration = Duration::from_secs(2);
 
 /// Buffers that the thread keeps at hand.
 const MBUF_CACHE: u32 = 256;
@@ -161,11 +167,12 @@ impl Tester {
 
     /// Sends what has been written, and takes back what is still under way.
     fn drain(&mut self, run: &mut Run, seen: &mut impl FnMut(&mut Servers, &[u8], Stamp)) {
-        let mut last = Instant::now();
-        while last.elapsed() < STRAGGLERS {
+        let start = Instant::now();
+        let mut last = start;
+        while last.elapsed() < STRAGGLERS && start.elapsed() < LATEST {
             for queue in 0..self.queues.len() {
                 run.transmit(self, queue);
-                if run.receive(self, queue, tsc(), seen) > 0 {
+                if run.receive(self, queue, tsc(), seen) {
                     last = Instant::now();
                 }
             }
@@ -184,11 +191,13 @@ fn await_link(port: &Port) -> anyhow::Result<()> {
     while !port.link()?.up {
         ensure!(
             start.elapsed() < LINK_PATIENCE,
-            "its link is not up after {} s; is there anyone at the other end?",
+            "its link is not up after {} s; is there anyone at the other end? (Of a memif, start the server first: DPDK's \
+             client connects only once.)",
             LINK_PATIENCE.as_secs()
         );
         std::thread::sleep(Duration::from_millis(5));
     }
+    std::thread::sleep(SETTLING);
     Ok(())
 }
 
@@ -243,6 +252,7 @@ impl Run {
         })
     }
 
+    /// Takes back a burst of `queue`, and says whether any of it was whole and of this run.
     #[inline]
     fn receive(
         &mut self,
@@ -250,17 +260,19 @@ impl Run {
         queue: usize,
         now: u64,
         seen: &mut impl FnMut(&mut Servers, &[u8], Stamp),
-    ) -> usize {
-        let count = tester.queues[queue].rx.burst(&mut self.received);
+    ) -> bool {
+        let mut any = false;
+        tester.queues[queue].rx.burst(&mut self.received);
         self.received.iter().for_each(dpdk_sys::Mbuf::prefetch);
         for mbuf in self.received.iter() {
             let frame = mbuf.data();
             if let Some(stamp) = self.checker.check(frame, mbuf.len(), self.numbered, now) {
                 seen(&mut tester.servers, frame, stamp);
+                any = true;
             }
         }
         self.received.clear();
-        count
+        any
     }
 
     /// Writes `count` frames for `queue`, of which `new` open flows.

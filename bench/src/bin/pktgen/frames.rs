@@ -7,7 +7,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use anyhow::Context;
 use clap::ValueEnum;
 use dataplane::network::MacAddr;
-use dataplane::packet::checksum::Difference;
 use dataplane::packet::ethernet;
 use etherparse::{PacketBuilder, PacketHeaders, TransportHeader};
 
@@ -177,38 +176,54 @@ pub struct Addressing {
 }
 
 /// Frames of one kind, made by changing a few bytes of a template.
+///
+/// The checksums are made of 64-bit sums of whole fields: as 2^16 is 1 modulo 65535, a 32-bit number adds to a one's
+/// complement sum what its two halves add (RFC 1071, section 2 (B)).
 pub struct Frames {
     frame: Vec<u8>,
     head: [u8; SHORTEST],
     places: Places,
-    ip_check: u16,
-    transport_check: u16,
+    /// The sums over what is the same in all frames.
+    ip_sum: u64,
+    transport_sum: u64,
     clients: Clients,
     service: (u32, u16),
-    from: Side,
+    /// Where the client's address and port are, and where the other side's.
+    client: (usize, usize),
+    other: (usize, usize),
     /// A checksum that comes out as 0 is written as all ones (RFC 768).
     is_udp: bool,
 }
 
 impl Frames {
-    /// Frames so addressed, from `side`, in `phase`.
-    pub fn new(addressing: &Addressing, side: Side, phase: Phase) -> anyhow::Result<Self> {
-        let frame = template(addressing, side, phase)?;
+    /// Frames so addressed, from `side`, in `phase`, of run number `run`.
+    pub fn new(addressing: &Addressing, side: Side, phase: Phase, run: u8) -> anyhow::Result<Self> {
+        let mut frame = template(addressing, side, phase)?;
         let packet = PacketHeaders::from_ethernet_slice(&frame)?;
         let transport_check = match packet.transport {
             Some(TransportHeader::Udp(udp)) => udp.checksum,
             Some(TransportHeader::Tcp(tcp)) => tcp.checksum,
             _ => anyhow::bail!("neither UDP nor TCP"),
         };
+        let Some(etherparse::NetHeaders::Ipv4(ip, _)) = packet.net else { anyhow::bail!("not IPv4") };
+        let places = Places::of(addressing.protocol);
+        let mark = MARK | u16::from(run);
+        frame[places.mark..places.mark + 2].copy_from_slice(&mark.to_be_bytes());
         let head = *frame.first_chunk().context("shorter than its headers")?;
+        let (source, destination) = ((IP + 12, TRANSPORT), (IP + 16, TRANSPORT + 2));
+        let (client, other) = match side {
+            Side::Clients => (source, destination),
+            Side::Servers => (destination, source),
+        };
         Ok(Self {
             head,
-            places: Places::of(addressing.protocol),
-            ip_check: u16_at(&head, IP + 10),
-            transport_check,
+            places,
+            ip_sum: u64::from(!ip.header_checksum),
+            transport_sum: u64::from(!transport_check) + u64::from(mark),
             clients: addressing.clients,
             service: (u32::from(*addressing.service.ip()), addressing.service.port()),
-            from: side,
+            client,
+            other,
             is_udp: addressing.protocol == Protocol::Udp,
             frame,
         })
@@ -219,41 +234,34 @@ impl Frames {
         self.frame.len()
     }
 
-    /// Makes `frame` one with this stamp. `server` is whom a client's frame went to, and so whom the reply is from; a
-    /// frame of a client is for the virtual service. Does nothing with a slice that is not [`Frames::len`] long.
+    /// Makes `frame` number `sequence` of its run, of this flow, written at `time`. `server` is whom a client's frame went
+    /// to, and so whom the reply is from; without one the other side is the virtual service. Does nothing with a slice that
+    /// is not [`Frames::len`] long.
     #[inline]
-    pub fn write(&self, frame: &mut [u8], stamp: Stamp, server: Option<(u32, u16)>) {
-        let client = self.clients.of(stamp.flow);
-        let ((source, source_port), (destination, port)) = match self.from {
-            Side::Clients => (client, self.service),
-            Side::Servers => (server.unwrap_or(self.service), client),
+    pub fn write(&self, frame: &mut [u8], flow: u32, sequence: u32, time: u32, server: Option<(u32, u16)>) {
+        let (address, port) = self.clients.of(flow);
+        let (other, other_port) = server.unwrap_or(self.service);
+        let addresses = u64::from(address) + u64::from(other);
+        let stamp = u64::from(flow) + u64::from(sequence) + u64::from(time);
+        let ip_check = !fold(self.ip_sum + addresses);
+        let ports = u64::from(port) + u64::from(other_port);
+        let check = match !fold(self.transport_sum + addresses + ports + stamp) {
+            0 if self.is_udp => 0xffff,
+            check => check,
         };
-        let mark = MARK | u16::from(stamp.run);
-        let addresses = Difference::default().replace_u32(0, source).replace_u32(0, destination);
-        let ip_check = addresses.apply(self.ip_check);
-        let check = addresses
-            .replace_u16(0, source_port)
-            .replace_u16(0, port)
-            .replace_u16(0, mark)
-            .replace_u32(0, stamp.flow)
-            .replace_u32(0, stamp.sequence)
-            .replace_u32(0, stamp.time)
-            .apply(self.transport_check);
-        let check = if check == 0 && self.is_udp { 0xffff } else { check };
 
         let mut head = self.head;
         let mut put16 = |at: usize, value: u16| head[at..at + 2].copy_from_slice(&value.to_be_bytes());
         put16(IP + 10, ip_check);
-        put16(TRANSPORT, source_port);
-        put16(TRANSPORT + 2, port);
-        put16(self.places.mark, mark);
+        put16(self.client.1, port);
+        put16(self.other.1, other_port);
         put16(self.places.check, check);
         let mut put32 = |at: usize, value: u32| head[at..at + 4].copy_from_slice(&value.to_be_bytes());
-        put32(IP + 12, source);
-        put32(IP + 16, destination);
-        put32(self.places.flow, stamp.flow);
-        put32(self.places.sequence, stamp.sequence);
-        put32(self.places.time, stamp.time);
+        put32(self.client.0, address);
+        put32(self.other.0, other);
+        put32(self.places.flow, flow);
+        put32(self.places.sequence, sequence);
+        put32(self.places.time, time);
         if let (Some((front, back)), Some(rest)) =
             (frame.split_first_chunk_mut::<SHORTEST>(), self.frame.get(SHORTEST..))
             && back.len() == rest.len()
@@ -262,6 +270,15 @@ impl Frames {
             back.copy_from_slice(rest);
         }
     }
+}
+
+/// Folds a sum into the 16 bits of a checksum.
+#[inline]
+fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// A frame of nobody to nobody, with zeros for a stamp. Its checksums are those of that frame.
@@ -311,9 +328,10 @@ pub mod tests {
     const STAMP: Stamp = Stamp { run: 7, flow: 70_001, sequence: 0xfedc_ba98, time: 0x0102_0304 };
 
     fn written(protocol: Protocol, bytes: usize, side: Side, stamp: Stamp) -> Vec<u8> {
-        let frames = Frames::new(&addressing(protocol, bytes), side, Phase::Established).unwrap();
+        let frames = Frames::new(&addressing(protocol, bytes), side, Phase::Established, stamp.run).unwrap();
         let mut frame = vec![0xaa; frames.len()];
-        frames.write(&mut frame, stamp, Some((0xc000_0201, 8080)));
+        let server = (side == Side::Servers).then_some((0xc000_0201, 8080));
+        frames.write(&mut frame, stamp.flow, stamp.sequence, stamp.time, server);
         frame
     }
 
@@ -388,7 +406,7 @@ pub mod tests {
     #[test]
     fn only_openings_are_syns() {
         let flags = |side, phase| {
-            let frames = Frames::new(&addressing(Protocol::Tcp, 60), side, phase).unwrap();
+            let frames = Frames::new(&addressing(Protocol::Tcp, 60), side, phase, 0).unwrap();
             frames.head[TRANSPORT + 13]
         };
         assert_eq!(flags(Side::Clients, Phase::Opening), 0x02);
@@ -399,7 +417,7 @@ pub mod tests {
     #[test]
     fn lengths_that_no_frame_has_are_refused() {
         for bytes in [0, 59, 1515] {
-            let error = Frames::new(&addressing(Protocol::Udp, bytes), Side::Clients, Phase::Opening);
+            let error = Frames::new(&addressing(Protocol::Udp, bytes), Side::Clients, Phase::Opening, 0);
             assert!(error.is_err_and(|e| e.to_string().contains("60 to 1514")), "{bytes}");
         }
     }

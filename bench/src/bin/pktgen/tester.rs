@@ -208,7 +208,6 @@ struct Run {
     flows: Flows,
     new_flows: Flows,
     checker: Checker,
-    run: u8,
     hertz: u64,
     side: Side,
     reply_shift: usize,
@@ -232,12 +231,11 @@ impl Run {
         let queues = tester.queues.len();
         let beyond = load.flows + tester.opened;
         Ok(Self {
-            established: Frames::new(load.addressing, load.side, load.phase)?,
-            opening: Frames::new(load.addressing, load.side, Phase::Opening)?,
+            established: Frames::new(load.addressing, load.side, load.phase, tester.run)?,
+            opening: Frames::new(load.addressing, load.side, Phase::Opening, tester.run)?,
             flows: Flows::new(0, load.flows, queues, load.order),
             new_flows: Flows::new(beyond, MAX_FLOWS.saturating_sub(beyond), queues, Order::InTurn),
             checker: Checker::new(load.addressing, tester.run, load.checksums)?,
-            run: tester.run,
             hertz: tester.hertz,
             side: load.side,
             reply_shift: load.reply_shift,
@@ -286,6 +284,7 @@ impl Run {
             self.refused += if self.is_paced { count as u64 } else { 0 };
             return;
         }
+        let time = (now >> TICK_SHIFT) as u32;
         let mut written = 0;
         for (n, mbuf) in pending.iter_mut().enumerate() {
             let (frames, flows) = if n < new {
@@ -294,11 +293,9 @@ impl Run {
                 (&self.established, &mut self.flows)
             };
             let (Some(flow), Some(frame)) = (flows.next(of), mbuf.append(frames.len())) else { break };
-            let time = (now >> TICK_SHIFT) as u32;
-            let stamp = Stamp { run: self.run, flow, sequence: self.numbered as u32, time };
             // Only where it is asked for: with many flows it is a cache miss.
             let server = (self.side == Side::Servers).then(|| tester.servers.of(flow)).flatten();
-            frames.write(frame, stamp, server);
+            frames.write(frame, flow, self.numbered as u32, time, server);
             self.numbered += 1;
             written += 1;
         }

@@ -15,6 +15,7 @@ mod report;
 mod silence;
 mod startup;
 mod traffic;
+mod wire;
 mod workers;
 
 use std::path::PathBuf;
@@ -67,6 +68,7 @@ enum Part {
     Inprocess,
     Newconn,
     Workers,
+    Wire,
     Silence,
 }
 
@@ -113,7 +115,7 @@ struct Options {
     /// Connections that are listed when silence is measured [default: 50000; 10000 with --quick]
     #[arg(long)]
     listed: Option<u32>,
-    /// The daemon that is started when start-up is measured [default: director, where this program is]
+    /// The daemon that is started in the parts `startup` and `wire` [default: director, where this program is]
     #[arg(long)]
     director: Option<PathBuf>,
     /// The core to run on [default: the last one]. What needs two takes the highest of the others as well.
@@ -239,6 +241,7 @@ fn measure(options: &Options, bench: &Bench, eal: &Eal, machine: Machine) -> any
         Part::Inprocess => inprocess::steps(bench),
         Part::Newconn => newconn::steps(bench),
         Part::Workers => workers::steps(bench),
+        Part::Wire => wire::steps(bench),
         Part::Silence => silence::steps(bench),
     };
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {elapsed} {msg}")?;
@@ -252,6 +255,7 @@ fn measure(options: &Options, bench: &Bench, eal: &Eal, machine: Machine) -> any
             Part::Inprocess => inprocess::run(bench, &pool, &mut report, &progress),
             Part::Newconn => newconn::run(bench, &pool, &mut report, &progress),
             Part::Workers => workers::run(bench, eal, &mut report, &progress),
+            Part::Wire => wire::run(bench, options.director.as_deref(), &mut report, &progress),
             Part::Silence => silence::run(bench, &pool, &mut report, &progress),
         }
     }

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::ptr::NonNull;
 
-use crate::burst::Burst;
+use crate::burst::{Burst, add_len, vacant};
 use crate::eal::EalHandle;
 use crate::error::{Errno, Error};
 use crate::mbuf::Mbuf;
@@ -117,9 +117,9 @@ impl Mempool {
         // SAFETY: the pool lives; `vacant` points to room for at least `count` mbufs, all of which are written on success,
         // each fresh and with one reference, which is now the Burst's; none is written on failure.
         unsafe {
-            let done = raw::shim_mbuf_alloc_bulk(self.pool.as_ptr(), burst.vacant(), wanted) == 0;
+            let done = raw::shim_mbuf_alloc_bulk(self.pool.as_ptr(), vacant(burst), wanted) == 0;
             if done {
-                burst.add_len(count);
+                add_len(burst, count);
             }
             done
         }

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::burst::Burst;
+use arrayvec::ArrayVec;
+
+use crate::burst::{add_len, keep_from, take_raw, vacant};
+use crate::mbuf::Mbuf;
 use crate::port::{OpenPort, PortId};
 use crate::raw;
 
@@ -48,17 +51,18 @@ impl RxQueue {
         self.queue
     }
 
-    /// Adds the packets that have arrived to `burst`, as many as it has room for, and returns how many they are. Does not
-    /// wait. Give it an empty burst: many drivers receive in fours or eights and return nothing for less room.
+    /// Adds the packets that have arrived to `burst` (a [`Burst`](crate::Burst), or an array of the caller's own), as many as
+    /// it has room for, and returns how many they are. Does not wait. Give it an empty one: many drivers receive in fours or
+    /// eights and return nothing for less room.
     #[inline]
-    pub fn burst<const N: usize>(&mut self, burst: &mut Burst<N>) -> usize {
+    pub fn burst<const N: usize>(&mut self, burst: &mut ArrayVec<Mbuf, N>) -> usize {
         let room = u16::try_from(burst.remaining_capacity()).unwrap_or(u16::MAX);
         // SAFETY: the port is started and has this queue, for it is stopped only when no queue holds `_open`; `&mut self` of the
         // only RxQueue for it makes this the only thread receiving. The driver writes at most `room` mbufs, for which
         // there is room, and hands each over with its only reference.
         unsafe {
-            let received = raw::shim_rx_burst(self.port, self.queue, burst.vacant(), room).into();
-            burst.add_len(received);
+            let received = raw::shim_rx_burst(self.port, self.queue, vacant(burst), room).into();
+            add_len(burst, received);
             received
         }
     }
@@ -83,15 +87,15 @@ impl TxQueue {
     /// Gives the packets to the device, from the first on, and returns how many it took. The others stay in `burst`, in
     /// order: call again, or clear it to drop them. Does not wait.
     #[inline]
-    pub fn burst<const N: usize>(&mut self, burst: &mut Burst<N>) -> usize {
-        let (mbufs, len) = burst.take_raw();
+    pub fn burst<const N: usize>(&mut self, burst: &mut ArrayVec<Mbuf, N>) -> usize {
+        let (mbufs, len) = take_raw(burst);
         let offered = u16::try_from(len).unwrap_or(u16::MAX);
         // SAFETY: the port is started and has this queue, for it is stopped only when no queue holds `_open`; `&mut self` of the
         // only TxQueue for it makes this the only thread sending. The first `len` mbufs are ours; the driver takes exactly
         // the `sent` first ones, and from `sent` on they are still ours.
         unsafe {
             let sent = raw::shim_tx_burst(self.port, self.queue, mbufs, offered).into();
-            burst.keep_from(sent, len as usize);
+            keep_from(burst, sent, len as usize);
             sent
         }
     }

@@ -2,7 +2,7 @@
 
 use dpdk_sys::{Mbuf, RxQueue, TxQueue};
 
-use super::{BURST, Burst, Frame, Wire};
+use super::{Burst, Frame, Wire};
 
 impl Frame for Mbuf {
     #[inline]
@@ -41,15 +41,12 @@ impl Frame for Mbuf {
 pub struct DpdkWire {
     rx: RxQueue,
     tx: TxQueue,
-    /// What the driver fills, and below what it empties: both hold nothing between two calls.
-    received: dpdk_sys::Burst<BURST>,
-    sending: dpdk_sys::Burst<BURST>,
 }
 
 impl DpdkWire {
     /// The wire of these queues, of one port.
     pub fn new(rx: RxQueue, tx: TxQueue) -> Self {
-        Self { rx, tx, received: dpdk_sys::Burst::new(), sending: dpdk_sys::Burst::new() }
+        Self { rx, tx }
     }
 }
 
@@ -58,15 +55,11 @@ impl Wire for DpdkWire {
 
     #[inline]
     fn receive(&mut self, burst: &mut Burst<Mbuf>) {
-        self.rx.burst(&mut self.received);
-        let room = burst.remaining_capacity().min(self.received.len());
-        burst.extend(self.received.drain(..room));
+        self.rx.burst(burst);
     }
 
     #[inline]
     fn send(&mut self, burst: &mut Burst<Mbuf>) {
-        self.sending.extend(burst.drain(..));
-        self.tx.burst(&mut self.sending);
-        burst.extend(self.sending.drain(..));
+        self.tx.burst(burst);
     }
 }

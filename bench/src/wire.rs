@@ -6,6 +6,7 @@
 mod director;
 mod generator;
 mod process;
+mod slices;
 mod testpmd;
 
 use std::path::{Path, PathBuf};
@@ -17,10 +18,13 @@ use crate::report::{NONE, Report, Subject};
 use crate::traffic::{Protocol, SERVERS};
 use crate::{Bench, machine};
 use director::{Director, Method};
-use generator::{Answer, Generator};
+use generator::{Answer, Generator, Wire};
 use testpmd::Testpmd;
 
 const FRAME_BYTES: usize = 60;
+
+/// The wire of one worker: as deep as a NIC's queues usually are.
+const WIRE: Wire = Wire { queues: 1, depth: 10 };
 
 /// Flows that are looked at, as far as they are among those the benchmark is for.
 const FLOWS: [u32; 4] = [1, 10_000, 1_000_000, 10_000_000];
@@ -90,7 +94,7 @@ fn protocols(bench: &Bench) -> &[Protocol] {
 /// How many steps [`run`] makes `progress` go.
 pub fn steps(bench: &Bench) -> u64 {
     let of_one = 1 + Pace::of(bench).runs + SEARCHED;
-    (protocols(bench).len() * flows(bench).len() * of_one) as u64
+    (protocols(bench).len() * flows(bench).len() * of_one) as u64 + slices::steps(bench)
 }
 
 /// Measures every combination and adds the figures to `report`. `director` is the daemon, where it is not beside us.
@@ -109,6 +113,9 @@ pub fn run(bench: &Bench, director: Option<&Path>, report: &mut Report, progress
                 report.fail(&error);
             }
         }
+    }
+    if let Err(error) = slices::run(bench, director, report, progress).context("two workers on a wire") {
+        report.fail(&error);
     }
 }
 
@@ -131,36 +138,20 @@ impl Lineup {
         progress: &ProgressBar,
     ) -> anyhow::Result<Self> {
         progress.set_message(format!("wire {}: starting, {flows} flows", protocol.name()));
-        let [ours, other] = bench.two_cores()?;
-        let cores = Cores { ours, other };
-        let program = match director {
-            Some(given) => given.to_owned(),
-            None => beside_us("director")?,
+        let cores = Cores::of(bench)?;
+        let program = program(director)?;
+        let capacity = capacity(flows);
+        let start = |method| {
+            let director = Director::start(&program, cores, &[cores.other], method, capacity)?;
+            let generator = Generator::start(cores, director.wire(), WIRE)?;
+            director.process().stop()?;
+            anyhow::Ok((director, generator))
         };
-        ensure!(
-            program.is_file(),
-            "{} is not there; build it, or name it with --director",
-            program.display()
-        );
-        // So much room that no connection is refused: a packet lost to that is no loss on the wire.
-        let capacity = flows + flows / 4 + 1024;
-        let direct = Director::start(&program, cores, Method::Direct, capacity)?;
-        let direct_generator = Generator::start(cores, direct.wire())?;
-        direct.process().stop()?;
-        let nat = Director::start(&program, cores, Method::Nat, capacity)?;
-        let nat_generator = Generator::start(cores, nat.wire())?;
-        nat.process().stop()?;
+        let (direct, nat) = (start(Method::Direct)?, start(Method::Nat)?);
         let testpmd = Testpmd::start(cores)?;
-        let testpmd_generator = Generator::start(cores, testpmd.wire())?;
+        let testpmd_generator = Generator::start(cores, testpmd.wire(), WIRE)?;
         testpmd.process().stop()?;
-        Ok(Self {
-            protocol,
-            flows,
-            capacity,
-            testpmd: (testpmd, testpmd_generator),
-            direct: (direct, direct_generator),
-            nat: (nat, nat_generator),
-        })
+        Ok(Self { protocol, flows, capacity, testpmd: (testpmd, testpmd_generator), direct, nat })
     }
 
     /// Lets `rival` run while its generator does a job.
@@ -308,6 +299,28 @@ struct Cores {
     ours: usize,
     /// Of what is measured.
     other: usize,
+}
+
+impl Cores {
+    fn of(bench: &Bench) -> anyhow::Result<Self> {
+        let [ours, other] = bench.two_cores()?;
+        Ok(Self { ours, other })
+    }
+}
+
+/// Room for so many flows that no connection is refused: a packet lost to that is no loss on the wire.
+fn capacity(flows: u32) -> u32 {
+    flows + flows / 4 + 1024
+}
+
+/// The daemon: the one given, or the one beside us.
+fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let program = match given {
+        Some(given) => given.to_owned(),
+        None => beside_us("director")?,
+    };
+    ensure!(program.is_file(), "{} is not there; build it, or name it with --director", program.display());
+    Ok(program)
 }
 
 /// A program as built with this one.

@@ -109,6 +109,17 @@ fn a_search_passes_where_nothing_is_lost() {
 }
 
 #[test]
+fn a_wire_is_filled_and_emptied_in_the_next_job() {
+    let mut pktgen = Pktgen::start();
+    let answer = pktgen.job("--device net_ring0 --no-open --fill");
+    let filled = count(&answer, "sent");
+    assert!(filled > 500 && count(&answer, "received") == 0, "{answer}");
+    let answer = pktgen.job("--device net_ring0 --no-open --seconds 0");
+    assert_eq!((count(&answer, "stale"), count(&answer, "sent")), (filled, 0), "{answer}");
+    pktgen.end();
+}
+
+#[test]
 fn what_a_wire_swallows_is_lost() {
     let mut pktgen = Pktgen::start();
     let answer = pktgen.job("--device net_null0,no-rx=1 --rate 10k --seconds 0.1 --no-open");

@@ -31,20 +31,27 @@ pub enum Method {
     Nat,
 }
 
-/// A daemon with one worker, one port and a service of each protocol.
+/// A daemon with one port and a service of each protocol.
 pub struct Director {
     process: Process,
     wire: String,
 }
 
 impl Director {
-    /// Starts `program` with room for `capacity` connections, and waits until its worker knows the services.
-    pub fn start(program: &Path, cores: Cores, method: Method, capacity: u32) -> anyhow::Result<Self> {
-        let wire = format!("director-bench-{}-{method:?}", std::process::id());
+    /// Starts `program` with workers on these cores and room for `capacity` connections, and waits until they know the
+    /// services.
+    pub fn start(
+        program: &Path,
+        cores: Cores,
+        workers: &[usize],
+        method: Method,
+        capacity: u32,
+    ) -> anyhow::Result<Self> {
+        let wire = format!("director-bench-{}-{method:?}-{}", std::process::id(), workers.len());
         let directory = directory()?;
         let file = directory.path().join("director.toml");
         let socket = directory.path().join("socket");
-        fs::write(&file, configuration(&socket, &wire, cores, capacity)?)?;
+        fs::write(&file, configuration(&socket, &wire, workers, capacity)?)?;
         let arguments = [Path::new("--config"), &file];
         let mut process = Process::start(program, arguments, cores, directory, false)?;
         let mut client = Client::new(&process.directory().join("socket"));
@@ -75,14 +82,13 @@ impl Director {
     }
 }
 
-fn configuration(socket: &Path, wire: &str, cores: Cores, capacity: u32) -> anyhow::Result<String> {
+fn configuration(socket: &Path, wire: &str, workers: &[usize], capacity: u32) -> anyhow::Result<String> {
     let mut text = format!(
-        "[control]\nsocket = {socket:?}\n[workers]\ncores = [{}]\n[connections]\ncapacity = {capacity}\n\
+        "[control]\nsocket = {socket:?}\n[workers]\ncores = {workers:?}\n[connections]\ncapacity = {capacity}\n\
          [[port]]\nname = \"wire\"\nkernel_interface = false\n\
          device = \"net_memif0,role=server,id=0,socket={wire},mac={DIRECTOR}\"\n\
          [[route]]\nto = \"192.0.2.0/24\"\nport = \"wire\"\n\
-         [[route]]\nto = \"0.0.0.0/0\"\nvia = \"{GATEWAY_ADDRESS}\"\nport = \"wire\"\n",
-        cores.other
+         [[route]]\nto = \"0.0.0.0/0\"\nvia = \"{GATEWAY_ADDRESS}\"\nport = \"wire\"\n"
     );
     let servers = (0..SERVERS).map(traffic::server);
     for (address, mac) in servers.chain([(GATEWAY_ADDRESS, GATEWAY)]) {

@@ -19,6 +19,8 @@ pub struct Answer {
     pub sent: u64,
     /// Frames that did not come back.
     pub lost: u64,
+    /// Frames of the job before that came back only now.
+    pub stale: u64,
     /// Frames a second that came back.
     pub received_rate: f64,
     /// In which share of its offers the wire was full.
@@ -64,6 +66,15 @@ pub struct Latency {
     pub p999_us: f64,
 }
 
+/// How the generator's end of the wire is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Wire {
+    /// Queues in each direction: as many as the other end has workers.
+    pub queues: usize,
+    /// Frames that each holds, as a power of two.
+    pub depth: u32,
+}
+
 /// A generator at the client's end of a memif.
 pub struct Generator {
     process: Process,
@@ -77,11 +88,19 @@ impl Generator {
     ///
     /// It has a process of its own, because of DPDK 22.11's memif without copies there may be but one in a process: the
     /// first closes the file that the buffers of all are in.
-    pub fn start(cores: Cores, wire: &str) -> anyhow::Result<Self> {
-        let arguments = ["batch".to_owned(), "--core".to_owned(), cores.ours.to_string()];
+    pub fn start(cores: Cores, name: &str, wire: Wire) -> anyhow::Result<Self> {
+        let Wire { queues, depth } = wire;
+        // Twice what the queues of both directions hold.
+        let mbufs = (4 * queues * (1 << depth)).next_power_of_two() - 1;
+        // A buffer of the usual size with all that belongs to it.
+        let megabytes = 64 + mbufs * 2560 / (1 << 20);
+        let numbers = [cores.ours, megabytes].map(|number| number.to_string());
+        let arguments = ["batch", "--core", &numbers[0], "--memory", &numbers[1]];
         let mut process = Process::start(&beside_us("pktgen")?, arguments, cores, directory()?, true)?;
         let (Some(input), Some(output)) = process.take_pipes() else { bail!("pktgen has no pipes") };
-        let wire = format!("net_memif0,role=client,id=0,socket={wire},zero-copy=yes");
+        let wire = format!(
+            "net_memif0,role=client,id=0,socket={name},rsize={depth},zero-copy=yes --queues {queues} --mbufs {mbufs}"
+        );
         let mut generator = Self { process, wire, input, output: BufReader::new(output) };
         generator.job("--no-open --seconds 0").context("connecting")?;
         Ok(generator)

@@ -250,7 +250,17 @@ impl Frames {
             check => check,
         };
 
-        let mut head = self.head;
+        let (Some((head, back)), Some(rest)) =
+            (frame.split_first_chunk_mut::<SHORTEST>(), self.frame.get(SHORTEST..))
+        else {
+            return;
+        };
+        if back.len() != rest.len() {
+            return;
+        }
+        // Where it is to be, and then changed there: put together elsewhere, the whole would be loaded right after its parts
+        // were stored, for which processors wait.
+        *head = self.head;
         let mut put16 = |at: usize, value: u16| head[at..at + 2].copy_from_slice(&value.to_be_bytes());
         put16(IP + 10, ip_check);
         put16(self.client.1, port);
@@ -262,13 +272,7 @@ impl Frames {
         put32(self.places.flow, flow);
         put32(self.places.sequence, sequence);
         put32(self.places.time, time);
-        if let (Some((front, back)), Some(rest)) =
-            (frame.split_first_chunk_mut::<SHORTEST>(), self.frame.get(SHORTEST..))
-            && back.len() == rest.len()
-        {
-            *front = head;
-            back.copy_from_slice(rest);
-        }
+        back.copy_from_slice(rest);
     }
 }
 

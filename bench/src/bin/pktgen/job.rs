@@ -101,6 +101,10 @@ pub fn run(tester: &mut Tester, job: &Job) -> anyhow::Result<Done> {
         let seconds = job.warm_up;
         tester.send(&Load { seconds, ..load(job, &addressing, job.rate) }, |_, _, _| {})?;
     }
+    if job.fill {
+        let outcome = tester.fill(&load(job, &addressing, None))?;
+        return Ok(Done { opening, search: None, outcome });
+    }
     if job.search {
         return search(tester, job, &addressing, opening);
     }

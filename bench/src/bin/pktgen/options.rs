@@ -146,6 +146,11 @@ pub struct Job {
     #[arg(long)]
     pub checksums: bool,
 
+    /// Only fills the wire, of whose other end nobody takes anything just now, and takes nothing back. Frames that come back
+    /// in the next job count there as stale.
+    #[arg(long, conflicts_with_all = ["search", "rate", "warm_up"], requires = "no_open")]
+    pub fill: bool,
+
     /// Looks for the highest rate, up to --rate, at which no more than --loss is lost (RFC 2544, section 26.1), with
     /// trials of --seconds.
     #[arg(long)]

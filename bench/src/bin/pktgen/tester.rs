@@ -165,6 +165,26 @@ impl Tester {
         Ok(run.outcome(seconds, during, skipped, load))
     }
 
+    /// Sends until every queue is full, and takes nothing back.
+    pub fn fill(&mut self, load: &Load) -> anyhow::Result<Outcome> {
+        self.run = self.run.wrapping_add(1);
+        let mut run = Run::new(self, load)?;
+        let start = tsc();
+        for queue in 0..self.queues.len() {
+            while self.queues[queue].pending.is_empty() {
+                let before = run.written;
+                run.write(self, queue, BURST, 0, tsc());
+                if run.written == before {
+                    break;
+                }
+                run.transmit(self, queue);
+            }
+            run.give_up(self, queue);
+        }
+        let seconds = (tsc() - start) as f64 / run.hertz as f64;
+        Ok(run.outcome(seconds, 0, 0, load))
+    }
+
     /// Sends what has been written, and takes back what is still under way.
     fn drain(&mut self, run: &mut Run, seen: &mut impl FnMut(&mut Servers, &[u8], Stamp)) {
         let start = Instant::now();
@@ -177,10 +197,8 @@ impl Tester {
                 }
             }
         }
-        for queue in &mut self.queues {
-            // What the wire has not taken was never sent.
-            run.written -= queue.pending.len() as u64;
-            queue.pending.clear();
+        for queue in 0..self.queues.len() {
+            run.give_up(self, queue);
         }
     }
 }
@@ -318,10 +336,16 @@ impl Run {
             self.full += 1;
             if self.is_paced {
                 self.refused += pending.len() as u64;
-                self.written -= pending.len() as u64;
-                pending.clear();
+                self.give_up(tester, queue);
             }
         }
+    }
+
+    /// What the wire has not taken was never sent.
+    fn give_up(&mut self, tester: &mut Tester, queue: usize) {
+        let pending = &mut tester.queues[queue].pending;
+        self.written -= pending.len() as u64;
+        pending.clear();
     }
 
     fn outcome(&self, seconds: f64, during: u64, skipped: u64, load: &Load) -> Outcome {

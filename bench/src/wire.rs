@@ -74,7 +74,7 @@ impl Pace {
     fn of(bench: &Bench) -> Self {
         if bench.quick {
             let runs = bench.runs.min(2);
-            Self { runs, seconds: 0.1, warm_up: 0.03, trial: 0.05, precision: 5.0, latency: 0.1 }
+            Self { runs, seconds: 0.1, warm_up: 0.03, trial: 0.05, precision: 10.0, latency: 0.1 }
         } else {
             Self { runs: bench.runs, seconds: 0.5, warm_up: 0.1, trial: 0.5, precision: 1.0, latency: 2.0 }
         }

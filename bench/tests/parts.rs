@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The modes of each part. `startup` is not among them: it starts the daemon, which is not built for this test.
+/// The modes of each part. `startup` and `wire` are not among them: they start the daemon, which is not built for this test.
 const PARTS: &[(&str, &[&str])] = &[
     ("inprocess", &["macswap", "limit", "dr", "nat-in", "nat-out"]),
     ("newconn", &["dr", "nat-in"]),
@@ -74,9 +74,12 @@ fn what_cannot_be_measured_is_said_and_has_no_figures() {
     let output = directory.path().join("bench.json");
     let missing = directory.path().join("no-such-daemon");
     let mut command = bench(&output);
-    let finished = command.args(["--parts", "startup", "--director"]).arg(&missing).output().unwrap();
+    let finished = command.args(["--parts", "startup,wire", "--director"]).arg(&missing).output().unwrap();
     assert!(!finished.status.success());
     let errors = String::from_utf8_lossy(&finished.stderr);
+    for part in ["start-up of the daemon", "on a wire, tcp with 1000 flows", "two workers on a wire"] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
     assert!(errors.contains("no-such-daemon is not there"), "{errors}");
     assert_eq!(fs::read_to_string(output).unwrap().trim(), "[]");
 }

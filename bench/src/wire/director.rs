@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,9 @@ impl Director {
         method: Method,
         capacity: u32,
     ) -> anyhow::Result<Self> {
-        let wire = format!("director-bench-{}-{method:?}-{}", std::process::id(), workers.len());
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let wire = format!("director-bench-{}-{number}", std::process::id());
         let directory = directory()?;
         let file = directory.path().join("director.toml");
         let socket = directory.path().join("socket");

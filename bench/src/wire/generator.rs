@@ -92,8 +92,8 @@ impl Generator {
         let Wire { queues, depth } = wire;
         // Twice what the queues of both directions hold.
         let mbufs = (4 * queues * (1 << depth)).next_power_of_two() - 1;
-        // A buffer of the usual size with all that belongs to it.
-        let megabytes = 64 + mbufs * 2560 / (1 << 20);
+        // Buffers of the usual size with all that belongs to them, and some to spare.
+        let megabytes = 128 + mbufs * 3072 / (1 << 20);
         let numbers = [cores.ours, megabytes].map(|number| number.to_string());
         let arguments = ["batch", "--core", &numbers[0], "--memory", &numbers[1]];
         let mut process = Process::start(&beside_us("pktgen")?, arguments, cores, directory()?, true)?;

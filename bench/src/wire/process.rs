@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -15,6 +16,8 @@ use super::Cores;
 /// The programs that make a process end with us, however we end, and that give it its cores: we are kept on one ourselves.
 const SETPRIV: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
 const TASKSET: &str = "taskset";
+/// The program that gives threads priority.
+const RENICE: &str = "renice";
 
 /// A process with a directory for its files. It is killed when this is dropped.
 pub struct Process {
@@ -71,9 +74,15 @@ impl Process {
         Ok(())
     }
 
-    /// Holds all its threads.
+    /// Holds all its threads, and returns when they are.
+    ///
+    /// One of them, any, takes the signal and holds the others, so it may take as long as that one is not given a core.
     pub fn stop(&self) -> anyhow::Result<()> {
-        self.signal(Signal::SIGSTOP)
+        self.signal(Signal::SIGSTOP)?;
+        match waitpid(self.id()?, Some(WaitPidFlag::WUNTRACED))? {
+            WaitStatus::Stopped(..) => Ok(()),
+            other => bail!("{} was to stop, and it is {other:?}; it says:\n{}", self.name, self.log()),
+        }
     }
 
     /// Lets them go on.
@@ -81,9 +90,17 @@ impl Process {
         self.signal(Signal::SIGCONT)
     }
 
+    /// Puts its first thread, which takes signals, before others on its core; see [`hurry`].
+    pub fn hurry(&self) -> anyhow::Result<Urgent> {
+        hurry(self.child.id())
+    }
+
+    fn id(&self) -> anyhow::Result<Pid> {
+        Ok(Pid::from_raw(i32::try_from(self.child.id())?))
+    }
+
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)
-            .with_context(|| format!("{} has ended; it says:\n{}", self.name, self.log()))
+        kill(self.id()?, signal).with_context(|| format!("{} has ended; it says:\n{}", self.name, self.log()))
     }
 }
 
@@ -98,4 +115,29 @@ impl Drop for Process {
 /// A directory for a process.
 pub fn directory() -> anyhow::Result<TempDir> {
     tempfile::tempdir().context("cannot make a directory for a process's files")
+}
+
+/// A thread that comes before others on its core, until this is dropped.
+pub struct Urgent(u32);
+
+/// Puts a thread before those of ordinary priority. Not with a real-time class: workers never rest, and kernels have trouble
+/// where such threads and those of a real-time class share a core.
+///
+/// Without it, a thread that wakes waits for those that run to have had their turn, which is some milliseconds.
+pub fn hurry(thread: u32) -> anyhow::Result<Urgent> {
+    let status = renice("-20", thread).with_context(|| format!("cannot start {RENICE} (of bsdutils)"))?;
+    ensure!(status.success(), "{RENICE} cannot give a thread a higher priority");
+    Ok(Urgent(thread))
+}
+
+fn renice(nice: &str, thread: u32) -> std::io::Result<ExitStatus> {
+    let mut command = Command::new(RENICE);
+    command.args(["-n", nice, "-p", &thread.to_string()]).stdout(Stdio::null()).stderr(Stdio::null()).status()
+}
+
+impl Drop for Urgent {
+    fn drop(&mut self) {
+        // A thread that has ended needs nothing, and one that stays urgent rests.
+        let _ = renice("0", self.0);
+    }
 }

@@ -120,6 +120,7 @@ fn measure(
         nat.few_lost()?;
         // The MAC swap comes first.
         let swaps = &cycles[0];
+        let limits = bench.modes.iter().position(|mode| *mode == Mode::Limit).map(|at| &cycles[at]);
         for ((mode, lost), cycles) in bench.modes.iter().zip(lost).zip(&cycles) {
             let subject = Subject {
                 part: "inprocess",
@@ -135,7 +136,17 @@ fn measure(
             let ratios = cycles.iter().zip(swaps).map(|(cycles, swap)| cycles / swap).collect();
             report.add(&subject, "cycles_per_packet", "cycles", cycles.clone());
             report.add(&subject, "packets_per_second", "packets/s", rates);
+            let over =
+                |cycles: &[f64]| cycles.iter().zip(swaps).map(|(cycles, swap)| cycles - swap).collect();
+            let added: Vec<f64> = over(cycles);
             report.add(&subject, "ratio_to_macswap", "1", ratios);
+            if *mode != Mode::Macswap {
+                report.add(&subject, "cycles_over_macswap", "cycles", added.clone());
+            }
+            if let Some(limits) = limits.filter(|_| !matches!(mode, Mode::Macswap | Mode::Limit)) {
+                let ratios = added.iter().zip(over(limits)).map(|(added, limit)| added / limit).collect();
+                report.add(&subject, "ratio_to_limit", "1", ratios);
+            }
             report.add(&subject, "lost", "per million", lost);
         }
     }

@@ -212,6 +212,8 @@ fn testpmd_forwards_over_memif_with_and_without_copies() {
         let mut pktgen = Pktgen::start();
         let device =
             format!("--device net_memif0,role=client,id=0,socket={socket}{options} --queues {queues}");
+        // What comes before testpmd has seen its link go up may be lost.
+        pktgen.job(&format!("{device} --flows 1 --seconds 0.1 --rate 100"));
         // Slow enough for nothing to be lost, whatever else the machine does.
         let mut answer =
             pktgen.job(&format!("{device} --flows 100 --seconds 0.3 --rate 1k --open-rate 1k --checksums"));

@@ -91,7 +91,7 @@ fn wants_huge_pages(wish: HugePages) -> anyhow::Result<bool> {
     if wish == HugePages::Off {
         return Ok(false);
     }
-    let free = free_huge_pages();
+    let free = dpdk_sys::free_huge_pages();
     match wish {
         _ if free > 0 => Ok(true),
         HugePages::Require => bail!(
@@ -106,16 +106,6 @@ fn wants_huge_pages(wish: HugePages) -> anyhow::Result<bool> {
             Ok(false)
         }
     }
-}
-
-/// Huge pages of any size that nobody uses.
-fn free_huge_pages() -> u64 {
-    let Ok(sizes) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return 0 };
-    let free = |size: std::fs::DirEntry| {
-        let text = std::fs::read_to_string(size.path().join("free_hugepages")).ok()?;
-        text.trim().parse::<u64>().ok()
-    };
-    sizes.flatten().filter_map(free).sum()
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ use crate::ports::{KERNEL_QUEUE, Lost, OpenPort};
 /// How long a frame for Linux may lie before it is noticed, when nothing else happens.
 const NAP: Duration = Duration::from_micros(100);
 
+/// The same where no frame can be for Linux, and there are only neighbours to be asked for.
+const REST: Duration = Duration::from_millis(10);
+
 /// Frames carried one way before the other way has its turn.
 const TURN: usize = 64;
 
@@ -124,6 +127,7 @@ pub fn carry(
     // Without a registration it works, too: the pool's ring serves threads that have no cache.
     let _registration = eal.register_thread();
     let mut buffer = vec![0; LONGEST_FRAME];
+    let nap = if interfaces.is_empty() { REST } else { NAP };
     while !stop.load(Ordering::Relaxed) {
         while let Some(Resolve { port, neighbour }) = requests.pop() {
             // Where too many are asked for already, the next packet asks again.
@@ -134,7 +138,7 @@ pub fn carry(
             let mut readable: Vec<_> =
                 interfaces.iter().map(|i| PollFd::new(i.tap.as_fd(), PollFlags::POLLIN)).collect();
             // An error other than an interruption would show when reading; sleeping is all that is lost.
-            let _ = ppoll(&mut readable, Some(NAP.into()), None);
+            let _ = ppoll(&mut readable, Some(nap.into()), None);
         }
     }
 }

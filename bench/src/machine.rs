@@ -61,7 +61,7 @@ pub fn pin(core: usize) -> anyhow::Result<()> {
 /// Pins the calling thread to `core`, one of the `cores` there are, and starts DPDK on it.
 pub fn start(core: usize, cores: usize) -> anyhow::Result<(Eal, Machine)> {
     pin(core)?;
-    let huge_pages = free_huge_pages() > 0;
+    let huge_pages = dpdk_sys::free_huge_pages() > 0;
     let core = core.to_string();
     let mut arguments = vec!["-l", &core, "--no-pci", "--no-telemetry", "--log-level", "error"];
     arguments.extend(if huge_pages {
@@ -116,16 +116,6 @@ fn transparent_huge_pages() -> Option<String> {
 fn date() -> String {
     let now = jiff::Timestamp::now();
     now.round(jiff::Unit::Second).unwrap_or(now).to_string()
-}
-
-/// Huge pages of any size that nobody uses.
-fn free_huge_pages() -> u64 {
-    let Ok(sizes) = fs::read_dir("/sys/kernel/mm/hugepages") else { return 0 };
-    let free = |size: fs::DirEntry| {
-        let text = fs::read_to_string(size.path().join("free_hugepages")).ok()?;
-        text.trim().parse::<u64>().ok()
-    };
-    sizes.flatten().filter_map(free).sum()
 }
 
 fn cpu() -> Option<String> {

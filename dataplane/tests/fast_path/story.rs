@@ -145,16 +145,24 @@ fn neighbour_found() -> Result<Story> {
     let mut director = without_neighbours()?;
     director.pass(clients(Transport::Udp, Phase::Opening));
     director.publish(network(&[])?);
-    Ok(packets("a neighbour that is found", director, Vec::new(), forwarded))
+    Ok(Story {
+        name: "a neighbour that is found",
+        director,
+        happens: Director::poll_waiting,
+        happened: forwarded,
+    })
 }
 
 fn neighbour_lost() -> Result<Story> {
     let mut director = without_neighbours()?;
     director.pass(clients(Transport::Udp, Phase::Opening));
     director.skip(2);
-    Ok(packets("a neighbour that is not found", director, Vec::new(), |_, after| {
-        after.dropped_for(Drop::NeighbourTimeout) == u64::from(PACKETS)
-    }))
+    Ok(Story {
+        name: "a neighbour that is not found",
+        director,
+        happens: Director::poll_waiting,
+        happened: |_, after| after.dropped_for(Drop::NeighbourTimeout) == u64::from(PACKETS),
+    })
 }
 
 fn destination_gone() -> Result<Story> {

@@ -261,6 +261,11 @@ impl Director {
         self.poll();
     }
 
+    /// Polls as often as it takes to try all packets that may wait for a neighbour again.
+    pub fn poll_waiting(&mut self) {
+        (0..8).for_each(|_| self.poll());
+    }
+
     /// Polls until nothing is left of any connection.
     pub fn poll_until_expired(&mut self) {
         while self.connections() > 0 {

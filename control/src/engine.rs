@@ -63,6 +63,7 @@ impl<D: Dataplane> Director<D> {
     /// what is due.
     pub fn tick(&mut self, now: Instant) {
         self.dataplane.tick();
+        self.table.follow_memory(self.dataplane.memory_is_scarce());
         let Self { dataplane, table, .. } = self;
         let counts = |id| dataplane.destination_counts(id);
         table.expire(now, &counts);
@@ -133,6 +134,9 @@ impl<D: Dataplane> Director<D> {
             return outcomes;
         }
         self.table = table;
+        if published {
+            self.table.follow_memory(self.dataplane.memory_is_scarce());
+        }
         outcomes
     }
 

@@ -171,6 +171,11 @@ pub trait Dataplane {
     /// in one line, the workers must still see what they saw before.
     fn publish(&mut self, table: &ServiceTable) -> Result<(), String>;
 
+    /// True while fewer pages of memory for connections are left than `amemthresh` in the table published last.
+    fn memory_is_scarce(&self) -> bool {
+        false
+    }
+
     /// Does what is due by time. To be called about once a second.
     fn tick(&mut self) {}
 }

@@ -10,7 +10,19 @@ use crate::refusal::Refusal;
 use crate::sysctl;
 
 /// The sysctls that do something. The others can only be set to their defaults.
-pub const SYSCTLS: [&str; 3] = ["lblc_expiration", "lblcr_expiration", "run_estimation"];
+pub const SYSCTLS: [&str; 11] = [
+    "am_droprate",
+    "amemthresh",
+    "conn_reuse_mode",
+    "drop_entry",
+    "drop_packet",
+    "expire_nodest_conn",
+    "lblc_expiration",
+    "lblcr_expiration",
+    "run_estimation",
+    "secure_tcp",
+    "sloppy_tcp",
+];
 
 /// Whether the dataplane can do what `change` asks for.
 pub fn check(change: &Change) -> Result<(), Refusal> {
@@ -118,12 +130,12 @@ mod tests {
         let set = |name: &str, value| {
             check(&Change::SetSysctl { name: name.into(), value: sysctl::Value::Number(value) })
         };
-        let message = set("drop_entry", 1).unwrap_err().to_string();
+        let message = set("cache_bypass", 1).unwrap_err().to_string();
         assert_eq!(
             message,
-            "director does not act on net.ipv4.vs.drop_entry yet (only its default can be set, 0)"
+            "director does not act on net.ipv4.vs.cache_bypass yet (only its default can be set, 0)"
         );
-        assert_eq!((set("drop_entry", 0), set("net.ipv4.vs.run_estimation", 0)), (Ok(()), Ok(())));
+        assert_eq!((set("cache_bypass", 0), set("net.ipv4.vs.run_estimation", 0)), (Ok(()), Ok(())));
         assert_eq!(check(&Change::AddService(v4.clone())), Ok(()));
         let destination = DestinationSpec { method: ForwardingMethod::Masquerade, ..server };
         assert_eq!(check(&Change::AddDestination { service: v4.service, destination }), Ok(()));

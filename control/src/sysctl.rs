@@ -150,14 +150,14 @@ const COUNT: usize = 29;
 #[rustfmt::skip]
 pub static DEFINITIONS: [Definition; COUNT] = [
     define("am_droprate", 10, I32, "packets", "one packet in so many is dropped while drop_packet is 3", |s, v| s.am_droprate = v.int()),
-    define("amemthresh", 1024, I32, "pages", "free memory below which it is scarce, for modes 1 and 2 of drop_entry, drop_packet and secure_tcp", |s, v| s.amemthresh = v.int()),
+    define("amemthresh", 1024, I32, "pages", "memory left for connections below which it is scarce, for modes 1 and 2 of drop_entry, drop_packet and secure_tcp", |s, v| s.amemthresh = v.int()),
     define("backup_only", 0, I32, "", "1: a synchronisation backup leaves packets alone", |s, v| s.backup_only = v.is_set()),
     define("cache_bypass", 0, I32, "", "1: without a destination, a packet goes to its own address", |s, v| s.cache_bypass = v.is_set()),
-    define("conn_reuse_mode", 1, I32, "", "0: a SYN on an existing connection belongs to it; 1: is scheduled anew after its end", |s, v| s.conn_reuse_mode = v.int()),
+    define("conn_reuse_mode", 1, I32, "", "0: a SYN on an existing connection belongs to it; 1: is scheduled anew after its end; 3: also after the client's end, where replies go past director", |s, v| s.conn_reuse_mode = v.int()),
     define("conntrack", 0, I32, "", "1: netfilter tracks the connections", |s, v| s.conntrack = v.is_set()),
     define("drop_entry", 0, MODE, "", "dropping of connections: 0 never, 1 and 2 when memory is scarce, 3 always", |s, v| s.drop_entry = v.small()),
     define("drop_packet", 0, MODE, "", "dropping of packets: 0 never, 1 and 2 when memory is scarce, 3 always", |s, v| s.drop_packet = v.small()),
-    define("expire_nodest_conn", 0, I32, "", "1: connections of a deleted destination end with their next packet", |s, v| s.expire_nodest_conn = v.is_set()),
+    define("expire_nodest_conn", 0, I32, "", "1: connections end when their destination is deleted, and at a SYN while it has weight 0", |s, v| s.expire_nodest_conn = v.is_set()),
     define("expire_quiescent_template", 0, I32, "", "1: persistence ends with a destination's weight", |s, v| s.expire_quiescent_template = v.is_set()),
     define("ignore_tunneled", 0, I32, "", "1: packets that came by a tunnel are not balanced", |s, v| s.ignore_tunneled = v.is_set()),
     define("lblc_expiration", 86_400, SECONDS, "seconds", "life of an entry of lblc's table", |s, v| s.lblc_expiration = v.int()),
@@ -224,6 +224,16 @@ impl Values {
         Ok(())
     }
 
+    /// Turns an automatic mode of defence into the one of 1 and 2 that says whether memory is scarce, as the kernel does
+    /// every second.
+    pub fn follow_memory(&mut self, is_scarce: bool) {
+        for mode in ["drop_entry", "drop_packet", "secure_tcp"].into_iter().filter_map(index) {
+            if matches!(self.0[mode], Value::Number(1 | 2)) {
+                self.0[mode] = Value::Number(1 + i64::from(is_scarce));
+            }
+        }
+    }
+
     /// What `name` has.
     pub fn get(&self, name: &str) -> Option<Value> {
         index(name).map(|i| self.0[i])
@@ -268,6 +278,22 @@ mod tests {
             values.set(definition.name, other).unwrap();
             assert_ne!(values.for_workers(), Sysctls::default(), "{}", definition.name);
             assert_eq!(values.0[i], other);
+        }
+    }
+
+    #[test]
+    fn automatic_modes_show_whether_memory_is_scarce() {
+        for (set, scarce, shown) in
+            [(0, true, 0), (1, true, 2), (1, false, 1), (2, true, 2), (2, false, 1), (3, false, 3)]
+        {
+            let mut values = Values::default();
+            for name in ["drop_entry", "drop_packet", "secure_tcp", "sync_version"] {
+                let _ = values.set(name, Value::Number(set));
+            }
+            values.follow_memory(scarce);
+            for name in ["drop_entry", "drop_packet", "secure_tcp"] {
+                assert_eq!(values.get(name), Some(Value::Number(shown)), "{name} {set} {scarce}");
+            }
         }
     }
 

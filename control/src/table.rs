@@ -229,6 +229,11 @@ impl ServiceTable {
         self.timeouts
     }
 
+    /// Shows in the modes of defence that are automatic whether memory is scarce, as the kernel does.
+    pub fn follow_memory(&mut self, is_scarce: bool) {
+        self.sysctls.follow_memory(is_scarce);
+    }
+
     /// The sysctls in force.
     pub fn sysctls(&self) -> &sysctl::Values {
         &self.sysctls

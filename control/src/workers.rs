@@ -30,6 +30,9 @@ use crate::table::{self, DestinationId, ServiceId, ServiceTable};
 /// long is not running.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What a connection takes of the memory for them.
+const ENTRY_BYTES: usize = 64;
+
 /// Who is told the addresses of all real servers.
 pub type ServersListener = Box<dyn Fn(&[IpAddr])>;
 
@@ -182,7 +185,9 @@ impl Workers {
     fn set_thresholds<'a>(&self, services: impl Iterator<Item = &'a Published>) {
         for destination in services.flat_map(|s| &s.destinations) {
             let (upper, lower) = destination.thresholds;
-            self.shared.destinations.set_thresholds(destination.destination.id, upper, lower);
+            let Destination { id, weight, .. } = destination.destination;
+            self.shared.destinations.set_thresholds(id, upper, lower);
+            self.shared.destinations.set_quiescent(id, weight == 0);
         }
     }
 
@@ -218,12 +223,28 @@ impl Workers {
             Arc::new(Services::new(services))
         };
         let times = table.timeouts();
+        let sysctls = table.sysctls().for_workers();
         Arc::new(Snapshot {
             network: self.snapshot.network.clone(),
             services,
             timeouts: Timeouts::default().set(times.tcp, times.tcp_fin, times.udp),
-            sysctls: table.sysctls().for_workers(),
+            sysctls,
+            defence: sysctls.defence(self.pages_left()),
+            deletions: self.snapshot.deletions,
         })
+    }
+
+    /// What is left of the memory for connections, in pages of 4096 bytes.
+    fn pages_left(&self) -> i64 {
+        (self.shared.table.available() / (4096 / ENTRY_BYTES)) as i64
+    }
+
+    /// Publishes what only the dataplane knows to have changed.
+    fn publish_again(&mut self, change: impl FnOnce(&mut Snapshot)) {
+        let mut snapshot = (*self.snapshot).clone();
+        change(&mut snapshot);
+        self.snapshot = Arc::new(snapshot);
+        self.publisher.publish(&self.snapshot);
     }
 
     /// Remembers what workers see now, and tells who wants to know of the real servers.
@@ -374,14 +395,29 @@ impl Dataplane for Workers {
         // Not before every worker has taken the table without it: until then it may be chosen.
         let changed = difference.changed.iter().map(|(id, _)| id);
         let were = changed.chain(&difference.gone).filter_map(|id| self.services.get(id));
+        let mut any_gone = false;
         for gone in were.flat_map(|s| &s.destinations).filter(|d| !here.contains(&d.destination.id)) {
             self.shared.destinations.set_gone(gone.destination.id, true);
+            any_gone = true;
         }
         self.remember(difference);
+        if any_gone && self.snapshot.sysctls.expire_nodest_conn {
+            self.publish_again(|snapshot| snapshot.deletions = snapshot.deletions.wrapping_add(1));
+            // Their connections end soon, and nobody waits for it; a worker that does not run has been seen above.
+            let _ = self.settle();
+        }
         Ok(())
     }
 
+    fn memory_is_scarce(&self) -> bool {
+        self.snapshot.sysctls.is_scarce(self.pages_left())
+    }
+
     fn tick(&mut self) {
+        let defence = self.snapshot.sysctls.defence(self.pages_left());
+        if defence != self.snapshot.defence {
+            self.publish_again(|snapshot| snapshot.defence = defence);
+        }
         let (now, settings) = ((self.surroundings.now)(), self.snapshot.sysctls.scheduling());
         self.services.values().for_each(|service| service.scheduler.sweep(now, &settings));
     }

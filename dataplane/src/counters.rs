@@ -41,6 +41,8 @@ drops! {
     MartianSource = "martian_source",
     /// The time to live has run out here.
     TtlExpired = "ttl_expired",
+    /// A new connection while those are to be fewer (drop_packet).
+    Overload = "overload",
     /// The service has no destination that takes a new connection.
     NoDestination = "no_destination",
     /// The connection's destination has been deleted.

@@ -26,6 +26,8 @@ pub struct Load {
     lower: AtomicU32,
     /// Not 0 while it is overloaded.
     overloaded: AtomicU32,
+    /// Not 0 while its weight is 0.
+    quiescent: AtomicU32,
 }
 
 impl Load {
@@ -46,6 +48,11 @@ impl Load {
     #[inline]
     pub fn is_overloaded(&self) -> bool {
         self.overloaded.load(Ordering::Relaxed) != 0
+    }
+
+    /// True while its weight is 0.
+    pub fn is_quiescent(&self) -> bool {
+        self.quiescent.load(Ordering::Relaxed) != 0
     }
 
     /// All connections, as thresholds count them.
@@ -225,6 +232,16 @@ impl Destinations {
     /// there are fewer than `lower` (0: than 3/4 of `upper`).
     pub fn set_thresholds(&self, destination: u32, upper: u32, lower: u32) {
         self.load(destination).set_thresholds(upper, lower);
+    }
+
+    /// Says whether the destination's weight is 0.
+    pub fn set_quiescent(&self, destination: u32, quiescent: bool) {
+        self.load(destination).quiescent.store(quiescent.into(), Ordering::Relaxed);
+    }
+
+    /// How many workers there are.
+    pub(crate) fn workers(&self) -> usize {
+        self.tallies.len()
     }
 
     /// What `worker`, and nobody else, counts.

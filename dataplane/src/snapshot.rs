@@ -13,7 +13,7 @@ use crossbeam::utils::CachePadded;
 use crate::conn::Timeouts;
 use crate::network::{Network, PortId};
 use crate::service::Services;
-use crate::sysctl::Sysctls;
+use crate::sysctl::{Defence, Sysctls};
 
 /// All that a worker needs to know from control.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,10 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// IPVS's sysctls.
     pub sysctls: Sysctls,
+    /// What is in force against overload.
+    pub defence: Defence,
+    /// Counts the times that destinations were deleted: while expire_nodest_conn is set, their connections are to end.
+    pub deletions: u32,
 }
 
 /// Asked of Linux by a worker that has a packet for it: the neighbour's MAC address.

@@ -8,7 +8,7 @@ use crate::schedule::Settings;
 /// Every sysctl. What IPVS only tests for being 0 is a `bool` here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sysctls {
-    /// One packet in so many is dropped while `drop_packet` is 3; below 1 stands for every packet.
+    /// One packet in so many is dropped while `drop_packet` is 3; 0 stands for none, and below 0 for every packet.
     pub am_droprate: i32,
     /// Memory is scarce, for the automatic modes of defence, when fewer free pages than this are left.
     pub amemthresh: i32,
@@ -17,7 +17,7 @@ pub struct Sysctls {
     /// A packet for a service without destinations goes to its own address (transparent caches).
     pub cache_bypass: bool,
     /// What a SYN does that hits an existing connection. 0: it belongs to it. Bit 0: scheduled anew where the connection
-    /// is in TIME_WAIT or CLOSE. Bit 1: also in FIN_WAIT, where the destination has weight 0.
+    /// is in TIME_WAIT or CLOSE. Bit 1: also in FIN_WAIT, where the server's packets go past the director.
     pub conn_reuse_mode: i32,
     /// Netfilter tracks the connections.
     pub conntrack: bool,
@@ -25,7 +25,7 @@ pub struct Sysctls {
     pub drop_entry: u8,
     /// Dropping of packets by rate: modes as for `drop_entry`.
     pub drop_packet: u8,
-    /// A packet whose connection's destination was deleted ends the connection.
+    /// Connections end when their destination is deleted, and at a SYN while it has weight 0.
     pub expire_nodest_conn: bool,
     /// A persistence template whose destination has weight 0 ends, so that the client is scheduled anew.
     pub expire_quiescent_template: bool,
@@ -80,6 +80,40 @@ impl Sysctls {
     }
 }
 
+/// What is in force against overload: what IPVS works out every second from the modes of `drop_entry`, `drop_packet` and
+/// `secure_tcp` and the memory that is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Defence {
+    /// Connections that look unused end before their time.
+    pub drop_entry: bool,
+    /// One packet in so many that would open a connection is dropped; 0 for none.
+    pub drop_rate: i32,
+    /// The strict table of TCP states is in use.
+    pub secure_tcp: bool,
+}
+
+impl Sysctls {
+    /// True where so many pages are few, for the automatic modes of defence.
+    pub fn is_scarce(&self, pages: i64) -> bool {
+        pages < i64::from(self.amemthresh)
+    }
+
+    /// What is to be in force while so many pages of 4096 bytes are left.
+    pub fn defence(&self, pages: i64) -> Defence {
+        let is_scarce = self.is_scarce(pages);
+        let is_on = |mode| matches!(mode, 1 | 2) && is_scarce || mode == 3;
+        let drop_rate = match self.drop_packet {
+            3 => self.am_droprate,
+            _ if is_on(self.drop_packet) => {
+                let threshold = i64::from(self.amemthresh);
+                (threshold / (threshold - pages)) as i32
+            }
+            _ => 0,
+        };
+        Defence { drop_entry: is_on(self.drop_entry), drop_rate, secure_tcp: is_on(self.secure_tcp) }
+    }
+}
+
 impl Default for Sysctls {
     /// What a kernel begins with.
     fn default() -> Self {
@@ -114,6 +148,31 @@ impl Default for Sysctls {
             sync_sock_size: 0,
             sync_threshold: (3, 50),
             sync_version: 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Modes 1 and 2 are one, told apart by whether memory is scarce now; the rate grows as memory shrinks.
+    #[test]
+    fn defence_follows_modes_and_memory() {
+        let off = Defence::default();
+        let cases = [
+            (0, 0, off),
+            (1, 1024, off),
+            (2, 5000, off),
+            (1, 1023, Defence { drop_entry: true, drop_rate: 1024, secure_tcp: true }),
+            (2, 512, Defence { drop_entry: true, drop_rate: 2, secure_tcp: true }),
+            (2, 0, Defence { drop_entry: true, drop_rate: 1, secure_tcp: true }),
+            (3, 5000, Defence { drop_entry: true, drop_rate: 10, secure_tcp: true }),
+        ];
+        for (mode, pages, expected) in cases {
+            let sysctls =
+                Sysctls { drop_entry: mode, drop_packet: mode, secure_tcp: mode, ..Sysctls::default() };
+            assert_eq!(sysctls.defence(pages), expected, "mode {mode}, {pages} pages");
         }
     }
 }

@@ -9,7 +9,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::conn::entry::Entry;
 use crate::conn::state::Seen;
 use crate::conn::table::{Candidate, Found, Hash};
-use crate::conn::{ConnectionTable, Connections, Direction, NewConnection, OpenError, State, state};
+use crate::conn::{ConnectionTable, Connections, Direction, Index, NewConnection, OpenError, State, state};
 use crate::counters::{Drop, Verdict, WorkerCounters};
 use crate::destination::{Destinations, Tallies};
 use crate::egress::{Egress, Ports};
@@ -23,6 +23,10 @@ use crate::schedule::Arrival;
 use crate::snapshot::{Resolve, Snapshot, Subscriber};
 use crate::time::Tick;
 use crate::wire::{BURST, Burst, Frame, Wire};
+
+mod sweep;
+
+use sweep::Sweep;
 
 /// A port as one worker has it.
 pub struct Port<W: Wire> {
@@ -72,6 +76,9 @@ struct Balancer<W: Wire> {
     tallies: Arc<Tallies>,
     snapshot: Subscriber<Snapshot>,
     counters: Arc<WorkerCounters>,
+    sweep: Sweep,
+    /// Packets until the next one that drop_packet drops.
+    until_drop: i32,
 }
 
 impl<W: Wire> Worker<W> {
@@ -96,8 +103,20 @@ impl<W: Wire> Worker<W> {
         let connections = Connections::new(table.clone(), number, now);
         let destinations = shared.destinations.clone();
         let tallies = destinations.tallies(number);
-        let balancer =
-            Balancer { macs, wires, kernels, egress, connections, destinations, tallies, snapshot, counters };
+        let sweep = Sweep::new(number, destinations.workers(), snapshot.current().deletions, now);
+        let balancer = Balancer {
+            macs,
+            wires,
+            kernels,
+            egress,
+            connections,
+            destinations,
+            tallies,
+            snapshot,
+            counters,
+            sweep,
+            until_drop: 0,
+        };
         Self { table, balancer }
     }
 
@@ -114,6 +133,7 @@ impl<W: Wire> Balancer<W> {
         self.connections.quiesce();
         if self.snapshot.refresh() {
             self.egress.network_changed();
+            self.sweep.wake(now);
         }
         if self.egress.has_retries(now) {
             let mut ports = Ports { wires: &mut self.wires, counters: &self.counters };
@@ -135,6 +155,10 @@ impl<W: Wire> Balancer<W> {
         self.connections.expire(&self.snapshot.current().timeouts, now, |ended| {
             destinations.ended(ended.destination, ended.state);
         });
+        if self.sweep.is_due(now) {
+            let Self { sweep, connections, destinations, tallies, snapshot, .. } = self;
+            sweep.round(connections, table, (destinations, tallies), snapshot.current(), now);
+        }
         received
     }
 
@@ -158,7 +182,7 @@ impl<W: Wire> Balancer<W> {
         }
         for ((frame, packet), candidate) in burst.drain(..).zip(&packets).zip(&candidates) {
             match self.connection(table, &frame, mac, packet, *candidate, now) {
-                Ok((found, entry)) => self.forward(frame, packet, found, entry, now),
+                Ok((found, entry)) => self.forward(table, (frame, port), packet, found, entry, now),
                 Err(verdict) => self.finish(verdict, port, frame),
             }
         }
@@ -196,30 +220,44 @@ impl<W: Wire> Balancer<W> {
         now: Tick,
     ) -> Result<Found, Verdict> {
         if let Some(found) = table.find(table.hash(packet.flow), packet.flow) {
-            let over = packet.flags.any(Flags::SYN)
-                && found.direction == Direction::ToServer
-                && table.entry(found.index).life().state().ends_at_syn();
-            if !over {
+            let opens = packet.flags.any(Flags::SYN) && found.direction == Direction::ToServer;
+            if !opens || !self.is_over(table.entry(found.index)) {
                 return Ok(found);
             }
-            // The client uses the port again: a new connection, to be scheduled anew (conn_reuse_mode 1).
-            if let Some(ended) = self.connections.close(found.index) {
-                self.destinations.ended(ended.destination, ended.state);
-            }
+            self.close(found.index);
         }
         self.admit(packet, frame, now)
     }
 
+    /// Whether a client that asks for a connection where there is this one is to get another: it uses the port again
+    /// (conn_reuse_mode), or the server takes nothing new (expire_nodest_conn).
+    fn is_over(&self, entry: &Entry) -> bool {
+        let sysctls = &self.snapshot.current().sysctls;
+        let life = entry.life();
+        let one_sided = Seen::from_client(entry.method(), life.has_replied()) == Seen::InOnly;
+        life.state().ends_at_syn(sysctls.conn_reuse_mode, one_sided)
+            || sysctls.expire_nodest_conn && self.destinations.load(entry.destination()).is_quiescent()
+    }
+
+    fn close(&mut self, index: Index) {
+        if let Some(ended) = self.connections.close(index) {
+            self.destinations.ended(ended.destination, ended.state);
+        }
+    }
+
     /// Classify, schedule, insert: what the first packet of a connection goes through.
     fn admit(&mut self, packet: &Packet, frame: &[u8], now: Tick) -> Result<Found, Verdict> {
-        let Snapshot { services, timeouts, sysctls, .. } = self.snapshot.current();
+        let Snapshot { services, timeouts, sysctls, defence, .. } = self.snapshot.current();
         let flow = packet.flow;
         // Linux answers what belongs to no connection; a SYN alone opens one.
         let opens = flow.protocol() == protocol::UDP
-            || (packet.flags.any(Flags::SYN) && !packet.flags.any(Flags::RST));
+            || ((sysctls.sloppy_tcp || packet.flags.any(Flags::SYN)) && !packet.flags.any(Flags::RST));
         let service = services.find(flow).filter(|_| opens).ok_or(Verdict::ToKernel)?;
         if is_martian_source(flow.source().0) {
             return Err(Verdict::Drop(Drop::MartianSource));
+        }
+        if is_surplus(&mut self.until_drop, defence.drop_rate) {
+            return Err(Verdict::Drop(Drop::Overload));
         }
         let arrival = Arrival::new(packet, frame, now, sysctls.scheduling());
         let destination = service
@@ -235,6 +273,7 @@ impl<W: Wire> Balancer<W> {
                 State::initial(flow.protocol()),
                 Seen::from_client(destination.method, false),
                 packet.flags,
+                defence.secure_tcp,
             ),
         };
         self.destinations.opening(new.destination, new.state);
@@ -255,22 +294,30 @@ impl<W: Wire> Balancer<W> {
 
     /// Counts the packet, moves its connection on, changes what its forwarding method changes, and sends it.
     #[inline]
-    fn forward(&mut self, mut frame: W::Frame, packet: &Packet, found: Found, entry: &Entry, now: Tick) {
+    fn forward(
+        &mut self,
+        table: &ConnectionTable,
+        (mut frame, port): (W::Frame, PortId),
+        packet: &Packet,
+        found: Found,
+        entry: &Entry,
+        now: Tick,
+    ) {
         let Found { index, direction } = found;
         let destination = entry.destination();
         let tally = self.tallies.of(destination);
         match direction {
             Direction::ToServer if tally.is_gone() => {
-                self.counters.dropped(Drop::DestinationGone);
-                return;
+                return self.forward_elsewhere(table, (frame, port), packet, index, now);
             }
             Direction::ToServer => tally.count_in(packet.length),
             Direction::ToClient => tally.count_out(packet.length),
         }
         entry.seen(now);
-        let Snapshot { network, timeouts, .. } = self.snapshot.current();
+        let Snapshot { network, timeouts, defence, .. } = self.snapshot.current();
         if entry.life().may_change(direction, packet.flags)
-            && let Some((from, to)) = self.connections.step(index, direction, packet.flags, timeouts, now)
+            && let Some((from, to)) =
+                self.connections.step(index, direction, packet.flags, (timeouts, defence.secure_tcp), now)
         {
             self.destinations.moved(destination, from, to);
         }
@@ -278,6 +325,33 @@ impl<W: Wire> Balancer<W> {
             .and_then(|to| self.egress.send(frame, to, (entry, direction), network, now));
         if let Err(reason) = sent {
             self.counters.dropped(reason);
+        }
+    }
+
+    /// For a packet whose connection's destination has been deleted: dropped in silence, or, with expire_nodest_conn, the
+    /// connection ends and the packet is what it is without one.
+    #[cold]
+    fn forward_elsewhere(
+        &mut self,
+        table: &ConnectionTable,
+        (frame, port): (W::Frame, PortId),
+        packet: &Packet,
+        index: Index,
+        now: Tick,
+    ) {
+        if !self.snapshot.current().sysctls.expire_nodest_conn {
+            return self.counters.dropped(Drop::DestinationGone);
+        }
+        self.close(index);
+        match self.admit(packet, frame.data(), now) {
+            // Deleted between the snapshot in which it was chosen and now.
+            Ok(found) if self.tallies.of(table.entry(found.index).destination()).is_gone() => {
+                self.counters.dropped(Drop::DestinationGone);
+            }
+            Ok(found) => {
+                self.forward(table, (frame, port), packet, found, table.entry(found.index), now);
+            }
+            Err(verdict) => self.finish(verdict, port, frame),
         }
     }
 
@@ -320,6 +394,20 @@ impl<W: Wire> Balancer<W> {
         self.wires[port].send(&mut burst);
         self.counters.sent_for_kernel(taken - burst.len(), burst.len());
     }
+}
+
+/// Whether a packet that would open a connection is one of those that drop_packet drops: one in `rate`, all where that is
+/// negative. `left` is how many may come until then.
+fn is_surplus(left: &mut i32, rate: i32) -> bool {
+    if rate == 0 {
+        return false;
+    }
+    *left = left.saturating_sub(1).min(rate);
+    let is_surplus = *left <= 0;
+    if is_surplus {
+        *left = rate;
+    }
+    is_surplus
 }
 
 #[cfg(test)]

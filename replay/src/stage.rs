@@ -38,8 +38,8 @@ const SERVERS_V6: &str = "2001:db8:2::/64";
 
 /// As many buckets as IPVS has unless it is told otherwise: lists show it.
 const BUCKETS: usize = 4096;
-/// More connections than any recording makes.
-const CAPACITY: u32 = 16_384;
+/// More connections than any recording makes, and so many that memory for them is not scarce (`amemthresh`).
+const CAPACITY: u32 = 131_072;
 const DESTINATIONS: u32 = 4096;
 
 /// Rounds in which a worker comes to rest, whatever is due.

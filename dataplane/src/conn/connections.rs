@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::entry::{Armed, Direction, Entry, Index, NewConnection};
+use super::entry::{Armed, Direction, Entry, Index, Life, NewConnection};
 use super::pool::Pool;
 use super::state::{self, Seen, State, Timeouts};
 use super::table::{ConnectionTable, Found, Hash, Refused};
@@ -96,7 +96,7 @@ impl Connections {
         Ok(index)
     }
 
-    /// A packet with these control bits has come: its connection's state before and after, where that has changed. `None`
+    /// A packet with these control bits has come (`strict`: while secure_tcp is in force): its connection's state before and after, where that has changed. `None`
     /// also for a connection that has just ended. Needed only where the packet [may change](Life::may_change) anything.
     #[inline(never)]
     pub fn step(
@@ -104,7 +104,7 @@ impl Connections {
         index: Index,
         direction: Direction,
         flags: Flags,
-        timeouts: &Timeouts,
+        (timeouts, strict): (&Timeouts, bool),
         now: Tick,
     ) -> Option<(State, State)> {
         let entry = self.table.entry(index);
@@ -115,7 +115,7 @@ impl Connections {
                 Direction::ToServer => Seen::from_client(entry.method(), life.has_replied()),
                 Direction::ToClient => Seen::Out,
             };
-            let new = state::next(old, seen, flags);
+            let new = state::next(old, seen, flags, strict);
             let replied = seen == Seen::Out && !life.has_replied();
             if !life.is_alive() || (new == old && !replied) {
                 return None;
@@ -150,8 +150,13 @@ impl Connections {
 
     /// Ends a connection now. `None` where another worker was first.
     pub fn close(&mut self, index: Index) -> Option<Ended> {
+        self.close_life(index, self.table.entry(index).life())
+    }
+
+    /// The same for the connection that had this life: none that has come into its entry since.
+    pub fn close_life(&mut self, index: Index, life: Life) -> Option<Ended> {
         let entry = self.table.entry(index);
-        let life = entry.end(entry.life())?;
+        let life = entry.end(life)?;
         let ended = Ended { destination: entry.destination(), state: life.state() };
         self.table.remove(entry.flow(), Direction::ToServer, index);
         if entry.method().sees_replies() {

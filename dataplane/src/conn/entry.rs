@@ -162,8 +162,8 @@ pub struct Entry {
     server_address: AtomicU32,
     server_port: AtomicU16,
     method: AtomicU8,
-    /// For what later methods need.
-    reserved: AtomicU8,
+    /// In how many ticks packets have come, as far as anybody asks ([`Entry::busy_ticks`]).
+    busy_ticks: AtomicU8,
     life: AtomicU64,
     to_server: AtomicU64,
     to_client: AtomicU64,
@@ -193,6 +193,7 @@ impl Entry {
         self.to_server.store(0, Ordering::Relaxed);
         self.to_client.store(0, Ordering::Relaxed);
         self.last_seen.store(now.0, Ordering::Relaxed);
+        self.busy_ticks.store(1, Ordering::Relaxed);
         self.destination.store(new.destination, Ordering::Relaxed);
         self.link.store(0, Ordering::Relaxed);
         let generation = (self.life.load(Ordering::Relaxed) >> 32) + 1;
@@ -274,7 +275,17 @@ impl Entry {
     pub fn seen(&self, now: Tick) {
         if self.last_seen.load(Ordering::Relaxed) != now.0 {
             self.last_seen.store(now.0, Ordering::Relaxed);
+            let ticks = self.busy_ticks.load(Ordering::Relaxed);
+            if ticks < u8::MAX {
+                self.busy_ticks.store(ticks + 1, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// In how many ticks packets of the connection have come, 255 standing for more: what stands in for IPVS's count of its
+    /// packets, which would be written with every one of them.
+    pub fn busy_ticks(&self) -> u8 {
+        self.busy_ticks.load(Ordering::Relaxed)
     }
 
     #[inline]

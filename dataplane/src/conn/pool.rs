@@ -3,6 +3,8 @@
 //! An entry that others may have found is not free when it is taken out of its buckets: it waits until every worker
 //! has passed a quiescent state. The lists run through the entries themselves, so that nothing is ever allocated.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use arrayvec::ArrayVec;
 
 use super::entry::Index;
@@ -30,11 +32,24 @@ pub(super) struct Shared {
     /// A stack of batches: the first entry of the first one, and above it a count of changes, which tells a stack
     /// that has been changed and changed back from one that has not.
     batches: AtomicU64,
+    /// How many batches are on the stack, or just about to be. Orders nothing, so that no model has to know it.
+    stacked: std::sync::atomic::AtomicU32,
 }
 
 impl Shared {
     pub(super) fn new(capacity: u32) -> Self {
-        Self { capacity, fresh: AtomicU32::new(0), batches: AtomicU64::new(u64::from(NONE)) }
+        Self {
+            capacity,
+            fresh: AtomicU32::new(0),
+            batches: AtomicU64::new(u64::from(NONE)),
+            stacked: std::sync::atomic::AtomicU32::new(0),
+        }
+    }
+
+    /// About how many entries are free, but for those that workers have at hand.
+    pub(super) fn available(&self) -> usize {
+        let fresh = self.capacity.saturating_sub(self.fresh.load(Ordering::Relaxed));
+        fresh as usize + BATCH * self.stacked.load(Relaxed) as usize
     }
 
     /// How many entries have ever been used: those before this index.
@@ -44,6 +59,7 @@ impl Shared {
 
     /// Puts the list that begins with `first` onto the stack.
     fn push(&self, table: &ConnectionTable, first: u32) {
+        self.stacked.fetch_add(1, Relaxed);
         let mut head = self.batches.load(Ordering::Relaxed);
         loop {
             table.entry(Index(first)).next_batch().store(head as u32, Ordering::Relaxed);
@@ -69,7 +85,10 @@ impl Shared {
             let next = table.entry(Index(first)).next_batch().load(Ordering::Relaxed);
             let new = (head >> 32).wrapping_add(1) << 32 | u64::from(next);
             match self.batches.compare_exchange_weak(head, new, Ordering::Acquire, Ordering::Acquire) {
-                Ok(_) => return Some(first),
+                Ok(_) => {
+                    self.stacked.fetch_sub(1, Relaxed);
+                    return Some(first);
+                }
                 Err(now) => head = now,
             }
         }

@@ -81,10 +81,15 @@ impl State {
         matches!(self, ES | SS | SR | SA)
     }
 
-    /// True where a SYN from the client is a new connection and not this one (conn_reuse_mode 1).
+    /// True where a SYN from the client is a new connection and not this one: after its end unless `conn_reuse_mode` is 0;
+    /// where bit 1 of it is set, also once the client has finished, if the server has never been seen (`one_sided`).
     #[inline]
-    pub const fn ends_at_syn(self) -> bool {
-        matches!(self, TW | CL)
+    pub const fn ends_at_syn(self, conn_reuse_mode: i32, one_sided: bool) -> bool {
+        match self {
+            TW | CL => conn_reuse_mode != 0,
+            FW => conn_reuse_mode & 2 != 0 && one_sided,
+            _ => false,
+        }
     }
 
     /// The state before a new connection's first packet has been counted.
@@ -136,12 +141,35 @@ const TRANSITIONS: [[[State; 11]; 4]; 3] = [
     ],
 ];
 
+/// What replaces [`TRANSITIONS`] while the server is protected against floods of SYNs (secure_tcp): a connection is not
+/// established by what the client says alone.
+#[rustfmt::skip]
+const STRICT_TRANSITIONS: [[[State; 11]; 4]; 3] = {
+    let mut strict = TRANSITIONS;
+    let [input, output, input_only] = &mut strict;
+    input[0][SA as usize] = SA;
+    input[1][SA as usize] = SA;
+    input[2][SR as usize] = SR;
+    input[2][SA as usize] = SA;
+    input[3][SA as usize] = CL;
+    output[0][SR as usize] = SA;
+    output[0][SA as usize] = SA;
+    input_only[0] = [SA, ES, ES, SR, SA, SA, SA, SA, SA, SA, SA];
+    strict
+};
+
 /// Control bits that [`NEXT`] looks at, and states it has room for, so that neither can be out of its bounds.
 const FLAGS: usize = 32;
 const STATES: usize = 16;
 
+type Next = [[[State; STATES]; FLAGS]; 3];
+
 /// [`TRANSITIONS`] as one load for a packet: `NEXT[seen][control bits][state]`.
-const NEXT: [[[State; STATES]; FLAGS]; 3] = {
+static NEXT: Next = by_flags(&TRANSITIONS);
+/// The same of [`STRICT_TRANSITIONS`].
+static STRICT_NEXT: Next = by_flags(&STRICT_TRANSITIONS);
+
+const fn by_flags(transitions: &[[[State; 11]; 4]; 3]) -> Next {
     let mut next = [[[State::None; STATES]; FLAGS]; 3];
     let mut seen = 0;
     while seen < next.len() {
@@ -150,7 +178,7 @@ const NEXT: [[[State; STATES]; FLAGS]; 3] = {
             let mut state = 0;
             while state < State::ALL.len() {
                 next[seen][flags][state] = match row(Flags(flags as u8)) {
-                    Some(row) if state < TRANSITIONS[seen][row].len() => TRANSITIONS[seen][row][state],
+                    Some(row) if state < transitions[seen][row].len() => transitions[seen][row][state],
                     _ => State::ALL[state],
                 };
                 state += 1;
@@ -160,7 +188,7 @@ const NEXT: [[[State; STATES]; FLAGS]; 3] = {
         seen += 1;
     }
     next
-};
+}
 
 /// The row of [`TRANSITIONS`] for these control bits: the first of RST, SYN, FIN, ACK that is set decides. A segment with none
 /// of them changes nothing, nor does anything change UDP.
@@ -178,10 +206,11 @@ const fn row(flags: Flags) -> Option<usize> {
     }
 }
 
-/// The state after a packet with these control bits.
+/// The state after a packet with these control bits; `strict` while secure_tcp is in force.
 #[inline]
-pub fn next(state: State, seen: Seen, flags: Flags) -> State {
-    NEXT[seen as usize][usize::from(flags.0) % FLAGS][usize::from(state.code()) % STATES]
+pub fn next(state: State, seen: Seen, flags: Flags, strict: bool) -> State {
+    let next = if strict { &STRICT_NEXT } else { &NEXT };
+    next[seen as usize][usize::from(flags.0) % FLAGS][usize::from(state.code()) % STATES]
 }
 
 /// How long a connection may be idle in each state.
@@ -231,8 +260,49 @@ mod tests {
         for (n, &(client, flags, expected)) in steps.iter().enumerate() {
             let seen = if client { Seen::from_client(method, replied) } else { Seen::Out };
             replied |= !client;
-            state = next(state, seen, Flags(flags));
+            state = next(state, seen, Flags(flags), false);
             assert_eq!(state, expected, "step {n}");
+        }
+    }
+
+    /// As recorded with secure_tcp 3, where a client that speaks alone does not get beyond SYNACK.
+    #[test]
+    fn strict_states_believe_the_server_only() {
+        let mut state = State::initial(protocol::TCP);
+        for (seen, flags, expected) in [
+            (Seen::In, S, SR),
+            (Seen::In, A, SR),
+            (Seen::Out, S | A, SA),
+            (Seen::In, A, SA),
+            (Seen::In, F | A, SA),
+            (Seen::Out, F | A, TW),
+        ] {
+            state = next(state, seen, Flags(flags), true);
+            assert_eq!(state, expected);
+        }
+        for from in [NO, FW, TW, CL, CW, LA, LI, SA] {
+            assert_eq!(next(from, Seen::InOnly, Flags(S), true), SA);
+            assert_ne!(next(from, Seen::InOnly, Flags(S), false), SA);
+        }
+        assert_eq!(next(SA, Seen::In, Flags(R), true), CL);
+        assert_eq!(next(SA, Seen::Out, Flags(A), true), ES);
+    }
+
+    #[test]
+    fn a_port_is_used_again_as_conn_reuse_mode_says() {
+        // Mode, state, whether the server was never seen.
+        for (mode, state, one_sided, ends) in [
+            (0, TW, false, false),
+            (0, CL, true, false),
+            (1, TW, false, true),
+            (1, CL, true, true),
+            (1, FW, true, false),
+            (2, TW, false, true),
+            (3, FW, true, true),
+            (3, FW, false, false),
+            (3, ES, true, false),
+        ] {
+            assert_eq!(state.ends_at_syn(mode, one_sided), ends, "{mode} {state:?} {one_sided}");
         }
     }
 
@@ -270,9 +340,9 @@ mod tests {
 
     #[test]
     fn flags_that_say_nothing_and_udp_stay() {
-        assert_eq!(next(ES, Seen::In, Flags(0x08)), ES);
-        assert_eq!(next(State::Udp, Seen::Out, Flags(0)), State::Udp);
-        assert_eq!(next(State::Udp, Seen::In, Flags(S)), State::Udp);
+        assert_eq!(next(ES, Seen::In, Flags(0x08), false), ES);
+        assert_eq!(next(State::Udp, Seen::Out, Flags(0), false), State::Udp);
+        assert_eq!(next(State::Udp, Seen::In, Flags(S), false), State::Udp);
     }
 
     #[test]

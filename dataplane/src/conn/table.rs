@@ -197,6 +197,16 @@ impl ConnectionTable {
         self.entries.len()
     }
 
+    /// How many entries have ever been used: those before this index.
+    pub fn used(&self) -> usize {
+        self.shared.touched().min(self.capacity())
+    }
+
+    /// About how many connections can still be opened: entries that workers have at hand are not among them.
+    pub fn available(&self) -> usize {
+        self.shared.available()
+    }
+
     /// Which worker has passed a quiescent state when.
     pub fn quiescence(&self) -> &Quiescence {
         &self.quiescence
@@ -206,11 +216,6 @@ impl ConnectionTable {
     #[inline]
     pub fn entry(&self, index: Index) -> &Entry {
         &self.entries[index.0 as usize]
-    }
-
-    /// All entries, live and free.
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
     }
 
     /// The flow's hash: two folded multiplications of its words, as wyhash ends with. One would not do: ports are in the top

@@ -54,7 +54,10 @@ fn step(
 ) -> Option<(State, State)> {
     let entry = all.entry(index);
     entry.seen(now);
-    entry.life().may_change(direction, flags).then(|| all.step(index, direction, flags, timeouts, now))?
+    entry
+        .life()
+        .may_change(direction, flags)
+        .then(|| all.step(index, direction, flags, (timeouts, false), now))?
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn what_is_passed_over_would_have_changed_nothing() {
         for direction in [Direction::ToServer, Direction::ToClient] {
             let life = all.entry(index).life();
             let passed_over = !life.may_change(direction, flags);
-            let change = all.step(index, direction, flags, &Timeouts::default(), Tick(0));
+            let change = all.step(index, direction, flags, (&Timeouts::default(), false), Tick(0));
             assert!(
                 !passed_over || (change.is_none() && all.entry(index).life() == life),
                 "{state:?} {flags:?}"
@@ -296,7 +299,7 @@ proptest! {
                 1 | 2 => if let Some((index, state, seen)) = model.get_mut(&client) {
                     let flags = Flags(if what == 1 { Flags::ACK } else { Flags::RST });
                     step(&mut all, *index, Direction::ToClient, flags, &timeouts, now);
-                    *state = state::next(*state, Seen::Out, flags);
+                    *state = state::next(*state, Seen::Out, flags, false);
                     *seen = now;
                 },
                 3 => if let Some((index, state, _)) = model.remove(&client) {

@@ -50,7 +50,6 @@ impl ConnectionTable {
 
     /// All connections there are, for lists. Reads every entry that has ever been used.
     pub fn views(&self, timeouts: Timeouts, now: Tick) -> impl Iterator<Item = View> + '_ {
-        let used = self.shared.touched().min(self.entries().len());
-        (0..used as u32).filter_map(move |index| self.view(Index(index), &timeouts, now))
+        (0..self.used() as u32).filter_map(move |index| self.view(Index(index), &timeouts, now))
     }
 }

@@ -564,3 +564,114 @@ proptest! {
         prop_assert_eq!(totals.received, frames.len() as u64);
     }
 }
+
+#[test]
+fn a_sloppy_director_takes_any_segment_but_a_reset() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    lab.snapshot.sysctls.sloppy_tcp = true;
+    lab.publish();
+    assert!(lab.receive_one(0, tcp(1, A)).is_some());
+    assert!(lab.receive_one(0, tcp(2, F | A)).is_some());
+    assert_eq!(lab.receive_one(0, tcp(3, R | A)), None);
+    assert_eq!((lab.load(1), lab.load(0)), ((1, 0), (0, 1)), "established, and closed");
+    assert_eq!(lab.counters[0].read().to_kernel, 1);
+    lab.check_balance();
+}
+
+#[test]
+fn a_port_used_again_belongs_to_the_old_connection_in_mode_0() {
+    for (mode, servers) in [(0, [1, 1]), (1, [1, 0])] {
+        let mut lab = Lab::new(Method::Nat, 1);
+        lab.snapshot.sysctls.conn_reuse_mode = mode;
+        lab.publish();
+        let port = |sent: Option<(usize, MemoryFrame)>| read(&sent.unwrap().1).0;
+        let first = port(lab.receive_one(0, tcp(1, S)));
+        lab.receive_one(1, tcp_reply(1, 1, R | A));
+        let second = port(lab.receive_one(0, tcp(1, S)));
+        assert_eq!([first, second], servers.map(|server: usize| SERVER_MACS[server]), "mode {mode}");
+    }
+}
+
+#[test]
+fn one_new_connection_in_so_many_is_dropped() {
+    for (rate, dropped) in [(0, 0), (1, 12), (3, 4), (-1, 12)] {
+        let mut lab = Lab::new(Method::Nat, 1);
+        assert!(lab.receive_one(0, tcp(1, S)).is_some());
+        lab.snapshot.defence.drop_rate = rate;
+        lab.publish();
+        for client in 2..14 {
+            lab.receive_one(0, tcp(client, S));
+            assert!(lab.receive_one(0, tcp(1, A)).is_some(), "what there is goes on");
+            assert!(lab.receive_one(0, tcp(1000, A)).is_none(), "and what opens nothing does not count");
+        }
+        assert_eq!(lab.dropped(Drop::Overload), dropped, "rate {rate}");
+        lab.check_balance();
+    }
+}
+
+#[test]
+fn connections_end_with_their_destination_where_they_are_to() {
+    for expire in [false, true] {
+        let mut lab = Lab::new(Method::Nat, 2);
+        lab.snapshot.sysctls.expire_nodest_conn = expire;
+        lab.publish();
+        let clients: Vec<_> = (0..30).map(|client| tcp(client, S)).collect();
+        // Another worker's, as far as timers and free entries go.
+        lab.receive(1, 0, &clients);
+        lab.shared.destinations.set_gone(0, true);
+        // Before anybody has swept: a packet of a connection that was to the deleted destination opens nothing by itself.
+        lab.receive(0, 0, &[tcp(1, A)]);
+        assert_eq!(lab.dropped(Drop::DestinationGone), u64::from(!expire));
+        assert_eq!(lab.counters[0].read().to_kernel, u64::from(expire));
+        lab.snapshot.deletions += u32::from(expire);
+        lab.publish();
+        lab.poll(0);
+        lab.poll(1);
+        assert_eq!(lab.load(0), if expire { (0, 0) } else { (15, 0) });
+        assert_eq!(lab.load(1), (15, 0), "those of the other stay");
+        lab.check_balance();
+    }
+}
+
+#[test]
+fn a_syn_on_a_connection_to_a_quiescent_server_is_scheduled_anew() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    lab.receive_one(0, tcp(1, S));
+    lab.shared.destinations.set_quiescent(1, true);
+    lab.receive_one(0, tcp(1, S));
+    assert_eq!((lab.load(0), lab.load(1)), ((0, 0), (1, 0)));
+    lab.snapshot.sysctls.expire_nodest_conn = true;
+    lab.publish();
+    lab.receive_one(0, tcp(1, S));
+    assert_eq!((lab.load(0), lab.load(1)), ((1, 0), (0, 0)));
+}
+
+#[test]
+fn connections_that_look_unused_end_while_drop_entry_is_in_force() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    for client in 0..4 {
+        lab.receive_one(0, tcp(client, S));
+    }
+    let second = |lab: &mut Lab, seconds: u32| {
+        for _ in 0..seconds {
+            lab.now = lab.now.after(TICKS_PER_SECOND);
+            lab.poll(0);
+        }
+    };
+    // Clients 0 and 1 are established; 1 has had packets in many ticks.
+    lab.receive_one(0, tcp(0, A));
+    for _ in 0..10 {
+        lab.now = lab.now.after(1);
+        lab.receive_one(0, tcp(1, A));
+    }
+    second(&mut lab, 10);
+    assert_eq!((lab.load(0).0 + lab.load(1).0, lab.load(0).1 + lab.load(1).1), (4, 0));
+    lab.snapshot.defence.drop_entry = true;
+    lab.publish();
+    second(&mut lab, 2);
+    assert_eq!(lab.load(0).0 + lab.load(1).0, 2, "those half open");
+    second(&mut lab, 70);
+    assert_eq!(lab.load(0).0 + lab.load(1).0, 1, "and one that has had next to nothing for a minute");
+    assert!(lab.receive_one(0, tcp(1, A)).is_some());
+    lab.check_balance();
+}

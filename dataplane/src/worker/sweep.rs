@@ -1,0 +1,160 @@
+//! Connections that end before their time: those of deleted destinations (expire_nodest_conn), and such as look unused while
+//! there are too many (drop_entry).
+//!
+//! A worker goes over its share of the table a few entries at a time, between two bursts, so that packets do not wait.
+
+use crate::conn::entry::{Entry, Life};
+use crate::conn::{ConnectionTable, Connections, Index, State, Timeouts, View};
+use crate::destination::{Destinations, Tallies};
+use crate::snapshot::Snapshot;
+use crate::time::{TICKS_PER_SECOND, Tick};
+
+/// Entries looked at between two bursts. Workers share the table in pieces of as many.
+const PIECE: usize = 64;
+
+/// IPVS looks at so many parts of its table for unused connections, one each second.
+const PARTS: usize = 32;
+
+/// A connection that had a packet within this many ticks is not unused.
+const IDLE: u32 = 60 * TICKS_PER_SECOND;
+
+/// A connection that had packets in more ticks is of use.
+const FEW: usize = 8;
+
+/// A worker's way over its share of the table.
+pub(super) struct Sweep {
+    worker: usize,
+    workers: usize,
+    /// When there is something to do.
+    due: Tick,
+    /// The deletions that have been swept for, or are being.
+    deletions: u32,
+    /// Pieces still to be swept for them: from this one of our own on.
+    deleted_from: Option<usize>,
+    /// The next second's look at unused connections.
+    next_part: Tick,
+    /// Pieces still to be looked at in this second, and the next of them.
+    pieces_left: usize,
+    next_piece: usize,
+    /// For each number of packets, how many connections with so many are spared before one is dropped.
+    spared: [usize; FEW + 1],
+}
+
+impl Sweep {
+    pub(super) fn new(worker: usize, workers: usize, deletions: u32, now: Tick) -> Self {
+        Self {
+            worker,
+            workers,
+            due: now,
+            deletions,
+            deleted_from: None,
+            next_part: now,
+            pieces_left: 0,
+            next_piece: 0,
+            spared: [0; FEW + 1],
+        }
+    }
+
+    /// A new snapshot has come: there may be something to do.
+    pub(super) fn wake(&mut self, now: Tick) {
+        self.due = now;
+    }
+
+    /// True where [`Sweep::round`] is to be called.
+    #[inline]
+    pub(super) fn is_due(&self, now: Tick) -> bool {
+        now.reached(self.due)
+    }
+
+    /// Looks at some entries.
+    #[cold]
+    pub(super) fn round(
+        &mut self,
+        connections: &mut Connections,
+        table: &ConnectionTable,
+        (destinations, tallies): (&Destinations, &Tallies),
+        snapshot: &Snapshot,
+        now: Tick,
+    ) {
+        if snapshot.deletions != self.deletions {
+            self.deletions = snapshot.deletions;
+            self.deleted_from = Some(0);
+        }
+        let pieces = self.pieces(table);
+        let mut over = |sweep: &mut Self, piece: usize, end: fn(&mut Self, &Seen<'_>, &Tallies) -> bool| {
+            let first = (piece * sweep.workers + sweep.worker) * PIECE;
+            for index in (first..table.used().min(first + PIECE)).map(|index| Index(index as u32)) {
+                let Some(seen) = Seen::new(table, index, &snapshot.timeouts, now) else { continue };
+                if end(sweep, &seen, tallies)
+                    && let Some(ended) = connections.close_life(index, seen.life)
+                {
+                    destinations.ended(ended.destination, ended.state);
+                }
+            }
+        };
+        if let Some(piece) = self.deleted_from {
+            over(self, piece, |_, seen, tallies| tallies.of(seen.view.destination).is_gone());
+            self.deleted_from = Some(piece + 1).filter(|next| *next < pieces);
+        }
+        if !snapshot.defence.drop_entry {
+            (self.next_part, self.pieces_left) = (now, 0);
+        } else if now.reached(self.next_part) {
+            self.next_part = now.after(TICKS_PER_SECOND);
+            self.pieces_left = pieces.div_ceil(PARTS);
+        }
+        if self.pieces_left > 0 {
+            self.pieces_left -= 1;
+            self.next_piece = if self.next_piece + 1 < pieces { self.next_piece + 1 } else { 0 };
+            over(self, self.next_piece, |sweep, seen, _| sweep.is_unused(seen));
+        }
+        let is_busy = self.deleted_from.is_some() || self.pieces_left > 0;
+        self.due = if is_busy { now } else { now.after(TICKS_PER_SECOND) };
+    }
+
+    /// How many pieces of what has been used of the table are ours.
+    fn pieces(&self, table: &ConnectionTable) -> usize {
+        let all = table.used().div_ceil(PIECE);
+        (all + self.workers - 1 - self.worker) / self.workers
+    }
+
+    /// Whether IPVS's random_dropentry would drop the connection, which for idle ones also depends on how many with as few
+    /// packets it has seen.
+    fn is_unused(&mut self, seen: &Seen<'_>) -> bool {
+        match seen.view.state {
+            State::SynRecv | State::SynAck => true,
+            State::Established | State::Udp => self.is_next(seen),
+            _ => false,
+        }
+    }
+
+    fn is_next(&mut self, seen: &Seen<'_>) -> bool {
+        if (seen.now.since(seen.entry.last_seen()) as u32) < IDLE {
+            return false;
+        }
+        let packets = usize::from(seen.entry.busy_ticks());
+        let Some(spared) = self.spared.get_mut(packets).filter(|_| packets > 0) else { return false };
+        *spared = spared.saturating_sub(1);
+        let is_next = *spared == 0;
+        if is_next {
+            *spared = packets;
+        }
+        is_next
+    }
+}
+
+/// A connection as it is looked at.
+struct Seen<'t> {
+    entry: &'t Entry,
+    life: Life,
+    view: View,
+    now: Tick,
+}
+
+impl<'t> Seen<'t> {
+    fn new(table: &'t ConnectionTable, index: Index, timeouts: &Timeouts, now: Tick) -> Option<Self> {
+        let entry = table.entry(index);
+        let life = entry.life();
+        // What ends is the connection of this life; had it gone before the view was made, nothing ends.
+        Some(Self { entry, life, view: table.view(index, timeouts, now)?, now })
+    }
+}

@@ -23,6 +23,9 @@ pub fn counters(out: &mut dyn Write, workers: &[WorkerCounters]) -> io::Result<(
     writeln!(out, " {:>16}", "total")?;
     row(out, "received", &|w| w.received)?;
     row(out, "forwarded", &|w| w.forwarded)?;
+    if workers.iter().any(|w| w.unreachable != 0) {
+        row(out, "  port unreachable", &|w| w.unreachable)?;
+    }
     row(out, "to kernel", &|w| w.to_kernel)?;
     row(out, "from kernel", &|w| w.from_kernel)?;
     row(out, "from kernel, not sent", &|w| w.from_kernel_dropped)?;

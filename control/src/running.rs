@@ -70,6 +70,9 @@ pub struct WorkerCounters {
     pub received: u64,
     /// Sent on to a destination or a client.
     pub forwarded: u64,
+    /// Turned into ICMP errors for their senders; among `forwarded` once sent.
+    #[serde(default)]
+    pub unreachable: u64,
     /// Given to Linux.
     pub to_kernel: u64,
     /// Taken from Linux and sent.

@@ -326,6 +326,7 @@ impl Dataplane for Workers {
                 core: *core,
                 received: totals.received,
                 forwarded: totals.forwarded,
+                unreachable: totals.unreachable,
                 to_kernel: totals.to_kernel,
                 from_kernel: totals.from_kernel,
                 from_kernel_dropped: totals.from_kernel_dropped,

@@ -43,7 +43,7 @@ drops! {
     TtlExpired = "ttl_expired",
     /// A new connection while those are to be fewer (drop_packet).
     Overload = "overload",
-    /// The service has no destination that takes a new connection.
+    /// The service has no destination that takes a new connection, and the client has been told of that often enough.
     NoDestination = "no_destination",
     /// The connection's destination has been deleted.
     DestinationGone = "destination_gone",
@@ -85,6 +85,7 @@ struct Cells {
     received: AtomicU64,
     forwarded: AtomicU64,
     to_kernel: AtomicU64,
+    unreachable: AtomicU64,
     from_kernel: AtomicU64,
     from_kernel_dropped: AtomicU64,
     dropped: [AtomicU64; Drop::ALL.len()],
@@ -97,6 +98,7 @@ impl Default for WorkerCounters {
             received: cell(),
             forwarded: cell(),
             to_kernel: cell(),
+            unreachable: cell(),
             from_kernel: cell(),
             from_kernel_dropped: cell(),
             dropped: std::array::from_fn(|_| cell()),
@@ -126,6 +128,10 @@ impl WorkerCounters {
         add(&self.0.to_kernel, 1);
     }
 
+    pub(crate) fn unreachable(&self) {
+        add(&self.0.unreachable, 1);
+    }
+
     #[inline]
     pub(crate) fn sent_for_kernel(&self, sent: usize, dropped: usize) {
         add(&self.0.from_kernel, sent as u64);
@@ -144,6 +150,7 @@ impl WorkerCounters {
             received: get(&self.0.received),
             forwarded: get(&self.0.forwarded),
             to_kernel: get(&self.0.to_kernel),
+            unreachable: get(&self.0.unreachable),
             from_kernel: get(&self.0.from_kernel),
             from_kernel_dropped: get(&self.0.from_kernel_dropped),
             dropped: std::array::from_fn(|i| get(&self.0.dropped[i])),
@@ -160,6 +167,9 @@ pub struct Totals {
     pub forwarded: u64,
     /// Handed to Linux.
     pub to_kernel: u64,
+    /// Turned into an ICMP error that tells the client that nobody takes its connection. These go on as any packet does, and
+    /// are among `forwarded` once they are sent.
+    pub unreachable: u64,
     /// Taken from Linux and sent. These are not among `received`.
     pub from_kernel: u64,
     /// Taken from Linux and not sent, because the port's transmit queue was full.

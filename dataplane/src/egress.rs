@@ -80,23 +80,36 @@ impl<F: Frame> Egress<F> {
         let cached = entry.adjacency(direction, generation).and_then(|id| network.adjacency(id));
         match cached {
             Some(adjacency) => self.transmit(frame, adjacency),
-            None => self.resolve(frame, to, (entry, direction), network, now),
+            None => self.resolve(frame, to, Some((entry, direction)), network, now),
         }
     }
 
-    /// The rest of [`Egress::send`], for a connection that has not been sent to since the network last changed.
+    /// Sends a frame of no connection on to the address `to`, likewise.
+    pub(crate) fn send_single(
+        &mut self,
+        frame: F,
+        to: u32,
+        network: &Network,
+        now: Tick,
+    ) -> Result<(), Drop> {
+        self.resolve(frame, to, None, network, now)
+    }
+
+    /// The rest of [`Egress::send`], for a connection that has not been sent to since the network last changed, or for none.
     #[inline(never)]
     fn resolve(
         &mut self,
         frame: F,
         to: u32,
-        (entry, direction): (&Entry, Direction),
+        connection: Option<(&Entry, Direction)>,
         network: &Network,
         now: Tick,
     ) -> Result<(), Drop> {
         match network.resolve(address(to)) {
             Ok(id) => {
-                entry.set_adjacency(direction, network.generation(), id);
+                if let Some((entry, direction)) = connection {
+                    entry.set_adjacency(direction, network.generation(), id);
+                }
                 let adjacency = network.adjacency(id).ok_or(Drop::NoRoute)?;
                 self.transmit(frame, adjacency)
             }

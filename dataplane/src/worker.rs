@@ -16,16 +16,18 @@ use crate::egress::{Egress, Ports};
 use crate::forward::forward;
 use crate::network::{MacAddr, PortId};
 use crate::packet::ipv4::is_martian_source;
-use crate::packet::protocol;
 use crate::packet::tcp::Flags;
+use crate::packet::{icmp, protocol};
 use crate::parse::{self, Packet, Parsed, parse};
 use crate::schedule::Arrival;
 use crate::snapshot::{Resolve, Snapshot, Subscriber};
 use crate::time::Tick;
 use crate::wire::{BURST, Burst, Frame, Wire};
 
+mod errors;
 mod sweep;
 
+use errors::Errors;
 use sweep::Sweep;
 
 /// A port as one worker has it.
@@ -77,6 +79,7 @@ struct Balancer<W: Wire> {
     snapshot: Subscriber<Snapshot>,
     counters: Arc<WorkerCounters>,
     sweep: Sweep,
+    errors: Errors,
     /// Packets until the next one that drop_packet drops.
     until_drop: i32,
 }
@@ -104,6 +107,7 @@ impl<W: Wire> Worker<W> {
         let destinations = shared.destinations.clone();
         let tallies = destinations.tallies(number);
         let sweep = Sweep::new(number, destinations.workers(), snapshot.current().deletions, now);
+        let errors = Errors::new(destinations.workers(), now);
         let balancer = Balancer {
             macs,
             wires,
@@ -115,6 +119,7 @@ impl<W: Wire> Worker<W> {
             snapshot,
             counters,
             sweep,
+            errors,
             until_drop: 0,
         };
         Self { table, balancer }
@@ -183,7 +188,7 @@ impl<W: Wire> Balancer<W> {
         for ((frame, packet), candidate) in burst.drain(..).zip(&packets).zip(&candidates) {
             match self.connection(table, &frame, mac, packet, *candidate, now) {
                 Ok((found, entry)) => self.forward(table, (frame, port), packet, found, entry, now),
-                Err(verdict) => self.finish(verdict, port, frame),
+                Err(verdict) => self.finish(verdict, port, frame, packet, now),
             }
         }
     }
@@ -351,7 +356,7 @@ impl<W: Wire> Balancer<W> {
             Ok(found) => {
                 self.forward(table, (frame, port), packet, found, table.entry(found.index), now);
             }
-            Err(verdict) => self.finish(verdict, port, frame),
+            Err(verdict) => self.finish(verdict, port, frame, packet, now),
         }
     }
 
@@ -371,7 +376,10 @@ impl<W: Wire> Balancer<W> {
 
     /// What becomes of a frame that is not forwarded.
     #[inline(never)]
-    fn finish(&mut self, verdict: Verdict, port: PortId, frame: W::Frame) {
+    fn finish(&mut self, verdict: Verdict, port: PortId, frame: W::Frame, packet: &Packet, now: Tick) {
+        if verdict == Verdict::Drop(Drop::NoDestination) {
+            return self.tell_unreachable(frame, packet, now);
+        }
         let outcome = match (verdict, &self.kernels[usize::from(port.0)]) {
             (Verdict::ToKernel, Some(kernel)) => kernel.to.push(frame).map_err(|_| Drop::KernelQueueFull),
             (Verdict::ToKernel, None) => Err(Drop::NoKernelInterface),
@@ -380,6 +388,21 @@ impl<W: Wire> Balancer<W> {
         match outcome {
             Ok(()) => self.counters.to_kernel(),
             Err(reason) => self.counters.dropped(reason),
+        }
+    }
+
+    /// Tells the client that nobody takes its connection, unless it has been told often enough.
+    fn tell_unreachable(&mut self, mut frame: W::Frame, packet: &Packet, now: Tick) {
+        let (client, _) = packet.flow.source();
+        let Self { errors, egress, snapshot, counters, .. } = self;
+        if !errors.take(client, now)
+            || !icmp::make_port_unreachable(&mut frame, packet.length, errors.identification())
+        {
+            return counters.dropped(Drop::NoDestination);
+        }
+        counters.unreachable();
+        if let Err(reason) = egress.send_single(frame, client, &snapshot.current().network, now) {
+            counters.dropped(reason);
         }
     }
 

@@ -221,8 +221,8 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
             "director.toml:7: net.ipv4.vs.drop_entry cannot be 4: it takes a number from 0 to 3",
         ),
         (
-            port("[sysctl]\n\ndrop_entry = 3"),
-            "director.toml:8: director does not act on net.ipv4.vs.drop_entry yet (only its default can be set, 0)",
+            port("[sysctl]\n\ncache_bypass = 3"),
+            "director.toml:8: director does not act on net.ipv4.vs.cache_bypass yet (only its default can be set, 0)",
         ),
         (port("[sysctl]\ndrop_entry = true"), "director.toml:7: expected a number, or two in brackets"),
         (

@@ -55,6 +55,7 @@ impl Dataplane for Memory {
                 core: 1,
                 received: 10,
                 forwarded: 7,
+                unreachable: 0,
                 to_kernel: 1,
                 from_kernel: 3,
                 from_kernel_dropped: 0,

@@ -3,12 +3,15 @@
 
 pub mod checksum;
 pub mod ethernet;
+pub mod icmp;
 pub mod ipv4;
 pub mod tcp;
 pub mod udp;
 
 /// IP protocol numbers (IANA).
 pub mod protocol {
+    /// RFC 792.
+    pub const ICMP: u8 = 1;
     /// RFC 9293.
     pub const TCP: u8 = 6;
     /// RFC 768.

@@ -30,6 +30,11 @@ impl Frame for Mbuf {
         self.adj(n).is_some()
     }
 
+    fn truncate(&mut self, length: usize) -> bool {
+        let beyond = Mbuf::len(self).saturating_sub(length);
+        beyond == 0 || self.trim(beyond)
+    }
+
     #[inline]
     fn prefetch(&self) {
         Mbuf::prefetch(self);

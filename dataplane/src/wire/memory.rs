@@ -54,6 +54,11 @@ impl Frame for MemoryFrame {
         }
         fits
     }
+
+    fn truncate(&mut self, length: usize) -> bool {
+        self.buffer.truncate(self.start + length);
+        true
+    }
 }
 
 /// A wire whose ends are two queues.

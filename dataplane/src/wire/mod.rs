@@ -38,6 +38,10 @@ pub trait Frame: Send {
     /// Takes `n` bytes off the front. False, and nothing done, where [`Frame::data`] is shorter.
     fn trim_front(&mut self, n: usize) -> bool;
 
+    /// Takes off the end what is beyond `length` bytes. False, and nothing done, where that is more than the last of the
+    /// frame's pieces. A frame that is not longer stays as it is.
+    fn truncate(&mut self, length: usize) -> bool;
+
     /// Asks the processor to load the frame's first bytes.
     fn prefetch(&self) {}
 }

@@ -364,14 +364,34 @@ fn a_fragment_for_nobody_is_linuxs() {
 }
 
 #[test]
-fn a_service_without_servers_drops_by_name() {
+fn a_service_without_servers_tells_its_clients() {
     let mut lab = Lab::new(Method::Nat, 1);
-    let empty = Service::new(Vec::new(), schedule::by_name("wlc").unwrap());
-    let key = ServiceKey { protocol: protocol::TCP, address: VIP.0, port: 0 };
-    lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(empty))]));
+    let empty = || {
+        let none = Service::new(Vec::new(), schedule::by_name("wlc").unwrap());
+        Arc::new(none)
+    };
+    let key = |protocol| ServiceKey { protocol, address: VIP.0, port: VIP.1 };
+    lab.snapshot.services =
+        Arc::new(Services::new([(key(protocol::TCP), empty()), (key(protocol::UDP), empty())]));
     lab.publish();
-    assert_eq!(lab.receive_one(0, tcp(1, S)), None);
-    assert_eq!(lab.dropped(Drop::NoDestination), 1);
+    let udp = |client| frame(WAN, Flow::new(protocol::UDP, (CLIENT, client), VIP), 0, b"hello");
+    for request in [tcp(1, S), udp(2)] {
+        let (port, error) = lab.receive_one(0, request.clone()).unwrap();
+        let bytes = error.data();
+        assert_eq!((port, &bytes[..6], &bytes[6..12]), (0, &ROUTER.0[..], &WAN.0[..]));
+        let ip = [VIP.0.to_be_bytes(), CLIENT.to_be_bytes()].concat();
+        assert_eq!((bytes[23], &bytes[26..34], &bytes[34..36]), (1, &ip[..], &[3, 3][..]));
+        assert_eq!(bytes[42..], request[14..], "quoted as it came");
+    }
+    for client in 3..23 {
+        lab.receive_one(0, tcp(client, S));
+    }
+    let totals = lab.counters[0].read();
+    assert_eq!((totals.unreachable, totals.forwarded), (6, 6), "no more in a second");
+    assert_eq!(lab.dropped(Drop::NoDestination), 16);
+    assert_eq!(lab.receive_one(0, tcp(1, A)), None, "only what would open a connection is answered");
+    assert_eq!(lab.to_kernel[0].len(), 1);
+    lab.check_balance();
 }
 
 #[test]

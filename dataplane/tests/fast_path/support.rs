@@ -70,6 +70,11 @@ impl Frame for Recycled {
         let buffer = self.0.as_mut().filter(|buffer| buffer.end - buffer.start >= n);
         buffer.map(|buffer| buffer.start += n).is_some()
     }
+
+    fn truncate(&mut self, length: usize) -> bool {
+        let buffer = self.0.as_mut();
+        buffer.map(|buffer| buffer.end = buffer.end.min(buffer.start + length)).is_some()
+    }
 }
 
 impl std::ops::Drop for Recycled {

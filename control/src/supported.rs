@@ -3,14 +3,12 @@
 //! Each test here goes away with the work that makes it untrue. A change is tested before anything is done, and
 //! only if IPVS itself would take it, so that wrong use is answered as IPVS answers it.
 
-use crate::model::{
-    Change, DestinationSpec, Family, ForwardingMethod, Protocol, ServiceSpec, VirtualService,
-};
+use crate::model::{Change, DestinationSpec, Family, ForwardingMethod, ServiceSpec, VirtualService};
 use crate::refusal::Refusal;
 use crate::sysctl;
 
 /// The sysctls that do something. The others can only be set to their defaults.
-pub const SYSCTLS: [&str; 11] = [
+pub const SYSCTLS: [&str; 12] = [
     "am_droprate",
     "amemthresh",
     "conn_reuse_mode",
@@ -21,6 +19,7 @@ pub const SYSCTLS: [&str; 11] = [
     "lblcr_expiration",
     "run_estimation",
     "secure_tcp",
+    "sloppy_sctp",
     "sloppy_tcp",
 ];
 
@@ -53,9 +52,6 @@ fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     }
     if spec.service.family() == Family::Ipv6 {
         return Err(not_yet("balance IPv6"));
-    }
-    if spec.service.protocol() == Some(Protocol::Sctp) {
-        return Err(not_yet("balance SCTP"));
     }
     if spec.persistence.is_some() {
         return Err(not_yet("do persistence"));
@@ -90,7 +86,7 @@ fn not_yet(what: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Persistence;
+    use crate::model::{Persistence, Protocol};
 
     #[test]
     fn what_is_refused_says_what() {
@@ -109,7 +105,6 @@ mod tests {
                 "by firewall mark yet",
             ),
             (ServiceSpec::new(address("2001:db8::1", Protocol::Tcp)), "IPv6 yet"),
-            (ServiceSpec::new(address("198.51.100.1", Protocol::Sctp)), "SCTP yet"),
             (ServiceSpec { persistence: Some(persistence), ..v4.clone() }, "persistence yet"),
             (ServiceSpec { engine: Some("sip".into()), ..v4.clone() }, "engines yet"),
             (ServiceSpec { one_packet: true, ..v4.clone() }, "scheduling yet"),

@@ -304,6 +304,7 @@ impl Dataplane for Workers {
                 protocol: match view.flow.protocol() {
                     protocol::TCP => Some(Protocol::Tcp),
                     protocol::UDP => Some(Protocol::Udp),
+                    protocol::SCTP => Some(Protocol::Sctp),
                     _ => None,
                 },
                 state: view.state.name().to_owned(),

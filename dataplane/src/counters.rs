@@ -57,6 +57,8 @@ drops! {
     NeighbourTimeout = "neighbour_timeout",
     /// As many packets wait for neighbours already as may.
     NeighbourQueueFull = "neighbour_queue_full",
+    /// An SCTP packet whose checksum has to be made anew and that does not lie in one buffer.
+    Scattered = "scattered",
     /// Longer than the port it would leave by may send.
     TooBig = "too_big",
     /// The port's transmit queue did not take it.

@@ -6,6 +6,7 @@ use crate::counters::{Drop, Verdict};
 use crate::network::MacAddr;
 use crate::packet::ethernet::{self, Ethernet, ethertype};
 use crate::packet::ipv4::{Ipv4, Malformed};
+use crate::packet::sctp::Sctp;
 use crate::packet::tcp::{Flags, Tcp};
 use crate::packet::udp::Udp;
 use crate::packet::{checksum, protocol, read_u16, read_u32, tcp, udp};
@@ -59,7 +60,7 @@ impl Flow {
     }
 }
 
-/// A packet that may be somebody's: TCP or UDP over IPv4, whole headers, for this port's MAC address.
+/// A packet that may be somebody's: TCP, UDP or SCTP over IPv4, whole headers, for this port's MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Who talks to whom.
@@ -68,7 +69,7 @@ pub struct Packet {
     pub length: u16,
     /// The length of the IP header in bytes.
     pub ip_header: u8,
-    /// TCP's control bits; none for UDP.
+    /// TCP's control bits; none for UDP; for SCTP what [stands for them](crate::packet::sctp::Event::to_flags).
     pub flags: Flags,
     /// Always 0. Without a gap in it a packet is copied in fewer steps.
     reserved: u32,
@@ -183,7 +184,7 @@ pub fn parse<F: Frame>(frame: &F, mac: MacAddr) -> Parsed {
         return dropped(Drop::BadChecksum);
     }
     let protocol = ip.protocol();
-    if protocol != protocol::TCP && protocol != protocol::UDP {
+    if !matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
         return TO_KERNEL;
     }
     if ip.is_fragment() {
@@ -192,13 +193,12 @@ pub fn parse<F: Frame>(frame: &F, mac: MacAddr) -> Parsed {
     let payload = ethernet.payload();
     let end = payload.len().min(usize::from(ip.total_length()));
     let transport = &payload[ip.header_length()..end];
-    let (ports, flags) = if protocol == protocol::TCP {
-        let Some(tcp) = Tcp::new(transport) else { return dropped(Drop::Truncated) };
-        (tcp.ports(), tcp.flags())
-    } else {
-        let Some(udp) = Udp::new(transport) else { return dropped(Drop::Truncated) };
-        (udp.ports(), Flags::default())
+    let read = match protocol {
+        protocol::TCP => Tcp::new(transport).map(|tcp| (tcp.ports(), tcp.flags())),
+        protocol::UDP => Udp::new(transport).map(|udp| (udp.ports(), Flags::default())),
+        _ => Sctp::new(transport).map(|sctp| (sctp.ports(), sctp.event().to_flags())),
     };
+    let Some((ports, flags)) = read else { return dropped(Drop::Truncated) };
     let (source, destination) = ((ports >> 16) as u16, ports as u16);
     Parsed::Packet(Packet {
         flow: Flow::new(protocol, (ip.source(), source), (ip.destination(), destination)),

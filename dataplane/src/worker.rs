@@ -254,9 +254,13 @@ impl<W: Wire> Balancer<W> {
     fn admit(&mut self, packet: &Packet, frame: &[u8], now: Tick) -> Result<Found, Verdict> {
         let Snapshot { services, timeouts, sysctls, defence, .. } = self.snapshot.current();
         let flow = packet.flow;
-        // Linux answers what belongs to no connection; a SYN alone opens one.
-        let opens = flow.protocol() == protocol::UDP
-            || ((sysctls.sloppy_tcp || packet.flags.any(Flags::SYN)) && !packet.flags.any(Flags::RST));
+        // Linux answers what belongs to no connection; a SYN alone opens one, or an INIT.
+        let is_sloppy = match flow.protocol() {
+            protocol::UDP => true,
+            protocol::SCTP => sysctls.sloppy_sctp,
+            _ => sysctls.sloppy_tcp,
+        };
+        let opens = (is_sloppy || packet.flags.any(Flags::SYN)) && !packet.flags.any(Flags::RST);
         let service = services.find(flow).filter(|_| opens).ok_or(Verdict::ToKernel)?;
         if is_martian_source(flow.source().0) {
             return Err(Verdict::Drop(Drop::MartianSource));
@@ -269,17 +273,20 @@ impl<W: Wire> Balancer<W> {
             .scheduler()
             .schedule(service, &self.destinations, arrival)
             .ok_or(Verdict::Drop(Drop::NoDestination))?;
+        let initial = State::initial(flow.protocol());
         let new = NewConnection {
             flow,
             server: (destination.address, destination.port),
             method: destination.method,
             destination: destination.id,
-            state: state::next(
-                State::initial(flow.protocol()),
-                Seen::from_client(destination.method, false),
-                packet.flags,
-                defence.secure_tcp,
-            ),
+            state: if initial.is_sctp() {
+                // A second INIT means something else than the first one: it is counted once, where the packet is sent on. A
+                // SYN may be counted twice, which saves a timer.
+                initial
+            } else {
+                let seen = Seen::from_client(destination.method, false);
+                state::next(initial, seen, packet.flags, defence.secure_tcp)
+            },
         };
         self.destinations.opening(new.destination, new.state);
         let refused = match self.connections.open(&new, timeouts, now) {

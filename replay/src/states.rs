@@ -277,8 +277,8 @@ impl Play<'_> {
             Action::Server(flags) => case.talk.server_sends(stage, Segment::Tcp(&flags))?,
             Action::ClientChunk(chunk) => {
                 case.talk.client_sends(stage, Segment::Sctp(&chunk))?;
-                // Nobody listens on the servers: they abort what reaches them.
-                if chunk == "INIT" {
+                // Nobody listens on the servers: they abort what would open an association.
+                if matches!(chunk.as_str(), "INIT" | "COOKIE-ECHO") {
                     case.talk.server_sends(stage, Segment::Sctp("ABORT"))?;
                 }
             }

@@ -117,7 +117,9 @@ impl Scene {
         while self.done() == before {
             std::thread::yield_now();
         }
-        self.sent.pop().map(|frame| frame.data()[14 + 19])
+        // To nobody, where the client is told so.
+        let is_error = |frame: &MemoryFrame| frame.data()[14 + 9] == protocol::ICMP;
+        self.sent.pop().filter(|frame| !is_error(frame)).map(|frame| frame.data()[14 + 19])
     }
 
     /// Frames that have found their end.

@@ -92,7 +92,7 @@ impl Life {
     /// connection.
     #[inline]
     pub fn may_change(self, direction: Direction, flags: Flags) -> bool {
-        let is_steady = matches!(self.state(), State::Established | State::Udp);
+        let is_steady = matches!(self.state(), State::Established | State::Udp | State::SctpEstablished);
         let is_first_reply = direction == Direction::ToClient && !self.has_replied();
         !is_steady || is_first_reply || flags.any(Flags::SYN | Flags::FIN | Flags::RST)
     }

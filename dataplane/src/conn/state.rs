@@ -1,8 +1,11 @@
 //! The states of a connection, what moves between them, and how long each may be idle: IPVS's, to the letter
-//! (Linux, ip_vs_proto_tcp.c and ip_vs_proto_udp.c).
+//! (Linux, ip_vs_proto_tcp.c, ip_vs_proto_udp.c and ip_vs_proto_sctp.c).
+
+mod sctp;
 
 use super::entry::Method;
 use crate::packet::protocol;
+use crate::packet::sctp::Event;
 use crate::packet::tcp::Flags;
 use crate::time::TICKS_PER_SECOND;
 
@@ -34,6 +37,34 @@ pub enum State {
     SynAck,
     /// UDP has but one.
     Udp,
+    /// SCTP: nothing has been seen that tells.
+    SctpNone,
+    /// The client has asked for an association once.
+    SctpInit1,
+    /// It has done so again.
+    SctpInit,
+    /// The server has sent its cookie.
+    SctpCookieSent,
+    /// The client has sent it back.
+    SctpCookieReplied,
+    /// The server opens an association.
+    SctpCookieWait,
+    /// The client has sent its cookie.
+    SctpCookie,
+    /// The server has sent it back.
+    SctpCookieEchoed,
+    /// Both ends have agreed.
+    SctpEstablished,
+    /// The server shuts down.
+    SctpShutdownSent,
+    /// The client shuts down.
+    SctpShutdownReceived,
+    /// The server has acknowledged that.
+    SctpShutdownAckSent,
+    /// The server wants no association.
+    SctpRejected,
+    /// At its end.
+    SctpClosed,
 }
 
 use State::{
@@ -43,7 +74,34 @@ use State::{
 
 impl State {
     /// Every state, by its code.
-    pub const ALL: [State; 12] = [NO, ES, SS, SR, FW, TW, CL, CW, LA, LI, SA, State::Udp];
+    pub const ALL: [State; 26] = [
+        NO,
+        ES,
+        SS,
+        SR,
+        FW,
+        TW,
+        CL,
+        CW,
+        LA,
+        LI,
+        SA,
+        State::Udp,
+        State::SctpNone,
+        State::SctpInit1,
+        State::SctpInit,
+        State::SctpCookieSent,
+        State::SctpCookieReplied,
+        State::SctpCookieWait,
+        State::SctpCookie,
+        State::SctpCookieEchoed,
+        State::SctpEstablished,
+        State::SctpShutdownSent,
+        State::SctpShutdownReceived,
+        State::SctpShutdownAckSent,
+        State::SctpRejected,
+        State::SctpClosed,
+    ];
 
     /// The state's number.
     #[inline]
@@ -60,8 +118,8 @@ impl State {
     /// The name that `ipvsadm -Lc` prints.
     pub const fn name(self) -> &'static str {
         match self {
-            NO => "NONE",
-            ES => "ESTABLISHED",
+            NO | State::SctpNone => "NONE",
+            ES | State::SctpEstablished => "ESTABLISHED",
             SS => "SYN_SENT",
             SR => "SYN_RECV",
             FW => "FIN_WAIT",
@@ -72,21 +130,33 @@ impl State {
             LI => "LISTEN",
             SA => "SYNACK",
             State::Udp => "UDP",
+            State::SctpInit1 => "INIT1",
+            State::SctpInit => "INIT",
+            State::SctpCookieSent => "C-SENT",
+            State::SctpCookieReplied => "C-REPLIED",
+            State::SctpCookieWait => "C-WAIT",
+            State::SctpCookie => "COOKIE",
+            State::SctpCookieEchoed => "C-ECHOED",
+            State::SctpShutdownSent => "S-SENT",
+            State::SctpShutdownReceived => "S-RECEIVED",
+            State::SctpShutdownAckSent => "S-ACK-SENT",
+            State::SctpRejected => "REJECTED",
+            State::SctpClosed => "CLOSED",
         }
     }
 
     /// True where the connection counts in ActiveConn; else it counts in InActConn.
     #[inline]
     pub const fn is_active(self) -> bool {
-        matches!(self, ES | SS | SR | SA)
+        matches!(self, ES | SS | SR | SA | State::SctpEstablished)
     }
 
-    /// True where a SYN from the client is a new connection and not this one: after its end unless `conn_reuse_mode` is 0;
+    /// True where a SYN (SCTP: an INIT) from the client is a new connection and not this one: after its end unless `conn_reuse_mode` is 0;
     /// where bit 1 of it is set, also once the client has finished, if the server has never been seen (`one_sided`).
     #[inline]
     pub const fn ends_at_syn(self, conn_reuse_mode: i32, one_sided: bool) -> bool {
         match self {
-            TW | CL => conn_reuse_mode != 0,
+            TW | CL | State::SctpClosed => conn_reuse_mode != 0,
             FW => conn_reuse_mode & 2 != 0 && one_sided,
             _ => false,
         }
@@ -95,7 +165,17 @@ impl State {
     /// The state before a new connection's first packet has been counted.
     #[inline]
     pub const fn initial(protocol: u8) -> Self {
-        if protocol == protocol::UDP { State::Udp } else { NO }
+        match protocol {
+            protocol::UDP => State::Udp,
+            protocol::SCTP => State::SctpNone,
+            _ => NO,
+        }
+    }
+
+    /// True for those of SCTP.
+    #[inline]
+    pub const fn is_sctp(self) -> bool {
+        self.code() >= State::SctpNone.code()
     }
 }
 
@@ -158,7 +238,7 @@ const STRICT_TRANSITIONS: [[[State; 11]; 4]; 3] = {
     strict
 };
 
-/// Control bits that [`NEXT`] looks at, and states it has room for, so that neither can be out of its bounds.
+/// Control bits that [`NEXT`] looks at, and states it has room for (SCTP's are not moved by it), so that neither can be out of its bounds.
 const FLAGS: usize = 32;
 const STATES: usize = 16;
 
@@ -176,7 +256,7 @@ const fn by_flags(transitions: &[[[State; 11]; 4]; 3]) -> Next {
         let mut flags = 0;
         while flags < FLAGS {
             let mut state = 0;
-            while state < State::ALL.len() {
+            while state < STATES {
                 next[seen][flags][state] = match row(Flags(flags as u8)) {
                     Some(row) if state < transitions[seen][row].len() => transitions[seen][row][state],
                     _ => State::ALL[state],
@@ -206,9 +286,12 @@ const fn row(flags: Flags) -> Option<usize> {
     }
 }
 
-/// The state after a packet with these control bits; `strict` while secure_tcp is in force.
+/// The state after a packet with these control bits, or what stands for them in SCTP; `strict` while secure_tcp is in force.
 #[inline]
 pub fn next(state: State, seen: Seen, flags: Flags, strict: bool) -> State {
+    if state.is_sctp() {
+        return sctp::next(state, seen, Event::from_flags(flags));
+    }
     let next = if strict { &STRICT_NEXT } else { &NEXT };
     next[seen as usize][usize::from(flags.0) % FLAGS][usize::from(state.code()) % STATES]
 }
@@ -225,7 +308,11 @@ pub const MAX_TIMEOUT: u32 = 8_589_934;
 impl Default for Timeouts {
     /// IPVS's: see [`State`] for the order.
     fn default() -> Self {
-        let seconds = [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300];
+        let seconds = [
+            2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, // TCP
+            300, // UDP
+            2, 4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61, // SCTP
+        ];
         Self { ticks: seconds.map(|s: u32| s * TICKS_PER_SECOND) }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::counters::Drop;
 use crate::packet::ipv4::{self, Side};
-use crate::packet::{protocol, tcp, udp};
+use crate::packet::{protocol, sctp, tcp, udp};
 use crate::parse::{Flow, Packet};
 
 #[inline]
@@ -23,10 +23,14 @@ pub(super) fn to_client(ip: &mut [u8], packet: &Packet, client: Flow) -> Result<
 fn rewrite(ip: &mut [u8], packet: &Packet, side: Side, (address, port): (u32, u16)) -> Result<(), Drop> {
     let change = ipv4::readdress(ip, side, address).ok_or(Drop::TtlExpired)?;
     let transport = ip.get_mut(usize::from(packet.ip_header)..).ok_or(Drop::Truncated)?;
-    if packet.flow.protocol() == protocol::TCP {
-        tcp::set_port(transport, side, port, change);
-    } else {
-        udp::set_port(transport, side, port, change);
+    match packet.flow.protocol() {
+        protocol::TCP => tcp::set_port(transport, side, port, change),
+        protocol::UDP => udp::set_port(transport, side, port, change),
+        _ => {
+            // The checksum is over all of the packet, and nothing of its padding.
+            let length = usize::from(packet.length).saturating_sub(packet.ip_header.into());
+            sctp::set_port(transport.get_mut(..length).ok_or(Drop::Scattered)?, side, port);
+        }
     }
     Ok(())
 }

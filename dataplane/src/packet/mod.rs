@@ -5,6 +5,7 @@ pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
 pub mod ipv4;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 
@@ -16,6 +17,8 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// RFC 768.
     pub const UDP: u8 = 17;
+    /// RFC 9260.
+    pub const SCTP: u8 = 132;
 }
 
 /// The big-endian 16-bit field at `at`.

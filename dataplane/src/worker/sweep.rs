@@ -121,8 +121,8 @@ impl Sweep {
     /// packets it has seen.
     fn is_unused(&mut self, seen: &Seen<'_>) -> bool {
         match seen.view.state {
-            State::SynRecv | State::SynAck => true,
-            State::Established | State::Udp => self.is_next(seen),
+            State::SynRecv | State::SynAck | State::SctpInit1 | State::SctpInit => true,
+            State::Established | State::Udp | State::SctpEstablished => self.is_next(seen),
             _ => false,
         }
     }

@@ -695,3 +695,58 @@ fn connections_that_look_unused_end_while_drop_entry_is_in_force() {
     assert!(lab.receive_one(0, tcp(1, A)).is_some());
     lab.check_balance();
 }
+
+/// An SCTP packet with one chunk of this type, padded as Ethernet demands; the checksum is right.
+fn sctp(destination: MacAddr, flow: (Flow, u8)) -> Vec<u8> {
+    let (flow, chunk) = flow;
+    let (source, target) = (flow.source(), flow.destination());
+    let mut payload = [source.1.to_be_bytes(), target.1.to_be_bytes()].concat();
+    payload.extend([0, 0, 0, 9, 0, 0, 0, 0, chunk, 0, 0, 4]);
+    let check = crc32c::crc32c(&payload);
+    payload[8..12].copy_from_slice(&check.to_le_bytes());
+    let mut packet = vec![0x45, 0, 0, 20 + payload.len() as u8, 0, 1, 0x40, 0, 64, protocol::SCTP, 0, 0];
+    packet.extend([source.0.to_be_bytes(), target.0.to_be_bytes()].concat());
+    let check = checksum::verify(&packet);
+    packet[10..12].copy_from_slice(&check.to_be_bytes());
+    [&destination.0[..], &ROUTER.0, &[8, 0], &packet, &payload, &[0xaa; 10]].concat()
+}
+
+#[test]
+fn associations_are_balanced_with_their_states_and_checksums() {
+    const INIT: u8 = 1;
+    const INIT_ACK: u8 = 2;
+    const COOKIE_ECHO: u8 = 10;
+    let right = |frame: &MemoryFrame| {
+        let mut payload = frame.data()[34..50].to_vec();
+        let said = payload[8..12].to_vec();
+        payload[8..12].fill(0);
+        assert_eq!(said, crc32c::crc32c(&payload).to_le_bytes());
+        let ports = [payload[0], payload[1], payload[2], payload[3]];
+        u32::from_be_bytes(ports)
+    };
+    for (method, server_port) in [(Method::Nat, SERVERS[1].1), (Method::DirectRouting, VIP.1)] {
+        let mut lab = Lab::new(method, 1);
+        lab.snapshot.services = Arc::new(services(method, &[protocol::SCTP]));
+        lab.publish();
+        let client = Flow::new(protocol::SCTP, (CLIENT, 7), VIP);
+        let states = |lab: &Lab| {
+            let views = lab.shared.table.views(lab.snapshot.timeouts, lab.now);
+            views.map(|view| view.state).collect::<Vec<_>>()
+        };
+        assert_eq!(lab.receive_one(0, sctp(WAN, (client, COOKIE_ECHO))), None, "Linux gets it");
+        let (port, sent) = lab.receive_one(0, sctp(WAN, (client, INIT))).unwrap();
+        assert_eq!((port, right(&sent)), (1, 7 << 16 | u32::from(server_port)), "{method:?}");
+        assert_eq!((states(&lab), lab.load(1)), (vec![State::SctpInit1], (0, 1)), "counted once");
+        if method == Method::Nat {
+            let answer = Flow::new(protocol::SCTP, SERVERS[1], (CLIENT, 7));
+            let (port, sent) = lab.receive_one(1, sctp(LAN, (answer, INIT_ACK))).unwrap();
+            assert_eq!((port, right(&sent)), (0, u32::from(VIP.1) << 16 | 7));
+            assert_eq!(states(&lab), [State::SctpCookieSent]);
+        } else {
+            lab.receive_one(0, sctp(WAN, (client, COOKIE_ECHO))).unwrap();
+            assert_eq!((states(&lab), lab.load(1)), (vec![State::SctpEstablished], (1, 0)));
+        }
+        assert_eq!(lab.to_kernel[0].len(), 1);
+        lab.check_balance();
+    }
+}

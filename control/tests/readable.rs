@@ -375,7 +375,7 @@ fn what_director_cannot_do_yet_is_refused_in_this_language_too() {
     let before = out(&daemon, "save --full");
     for line in [
         "service add mark:1",
-        "sysctl set drop_entry 1",
+        "sysctl set cache_bypass 1",
         "daemon start master --interface e1",
         "service edit tcp:198.51.100.8:80 --persistence",
     ] {
@@ -383,7 +383,7 @@ fn what_director_cannot_do_yet_is_refused_in_this_language_too() {
         assert!(printed.err.starts_with("lbctl: director does not "), "{line}: {printed:?}");
         assert_eq!(printed.status, 1);
     }
-    do_all(&daemon, &["sysctl set drop_entry 0"]);
+    do_all(&daemon, &["sysctl set cache_bypass 0"]);
     assert_eq!(out(&daemon, "save --full"), before);
     let sysctls = json(&daemon, "sysctl list --json");
     let acting: Vec<_> = sysctls.as_array().unwrap().iter().filter(|s| s["acts"] == true).collect();

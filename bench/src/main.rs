@@ -35,7 +35,7 @@ use crate::traffic::{MAX_FLOWS, Protocol};
 pub enum Mode {
     /// The MAC addresses are swapped: the yardstick.
     Macswap,
-    /// The least that a balancer can do: see [`limit`].
+    /// The least that a balancer with a connection table can do, without a worker.
     Limit,
     /// Direct routing.
     Dr,

@@ -209,7 +209,7 @@ fn broken(name: &str) -> String {
 
 /// As many digits as say something.
 fn number(value: f64) -> String {
-    match value {
+    match value.abs() {
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),
         0.0 => "0".to_owned(),

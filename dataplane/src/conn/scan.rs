@@ -24,8 +24,7 @@ fn one_by_one(slots: &[AtomicU64], wanted: u64, mask: u64) -> u32 {
     })
 }
 
-/// SSE2 is part of x86-64, so that nothing has to be chosen when the program runs. AVX2 was measured and is no faster: what it
-/// saves in comparisons it spends on crossing lanes.
+/// SSE2 is part of x86-64, so that nothing has to be chosen when the program runs.
 #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
 mod sse2 {
     use super::*;

@@ -1,11 +1,11 @@
 //! What the hashing schedulers share: how they fold an address, and how they fall back.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::destination::Destinations;
 use crate::service::{Destination, Service};
 
-use super::is_candidate;
+use super::{Arrival, Flags, is_candidate};
 
 /// An address as the kernel's schedulers hash it: IPv4 as the number it is, IPv6 as its four 32-bit words xored.
 #[inline]
@@ -17,6 +17,14 @@ pub(super) fn fold(address: IpAddr) -> u32 {
             (words >> 96) as u32 ^ (words >> 64) as u32 ^ (words >> 32) as u32 ^ words as u32
         }
     }
+}
+
+/// What sh and mh hash: the client's address, and its port where the service's second flag (sh-port, mh-port) is set.
+#[inline]
+pub(super) fn source(service: &Service, arrival: &Arrival<'_>) -> u32 {
+    let (address, port) = arrival.flow.source();
+    let port = if service.flags().contains(Flags::SECOND) { port } else { 0 };
+    fold(Ipv4Addr::from(address).into()).wrapping_add(port.into())
 }
 
 /// The highest `bits` bits of `value` times 2^32 over the golden ratio (Linux, hash_32).

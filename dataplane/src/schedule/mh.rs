@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use siphasher::sip::SipHasher13;
 
-use super::hash::{fold, look_up};
+use super::hash::{fold, look_up, source};
 use super::{Arrival, Flags, Scheduler, Slots, TableSizes, gcd};
 use crate::destination::Destinations;
 use crate::service::{Destination, Service};
@@ -91,9 +91,7 @@ impl Scheduler for MaglevHashing {
         loads: &Destinations,
         arrival: Arrival<'_>,
     ) -> Option<&'s Destination> {
-        let (address, port) = arrival.flow.source();
-        let port = if service.flags().contains(Flags::SECOND) { port } else { 0 };
-        let source = fold(Ipv4Addr::from(address).into()).wrapping_add(port.into());
+        let source = source(service, &arrival);
         let falls_back = service.flags().contains(Flags::FIRST);
         look_up(service, loads, falls_back, |offset| hash(source.wrapping_add(offset), OFFSET_KEY))
     }

@@ -4,9 +4,7 @@
 //! Where the one in the slot is no candidate, there is nobody, or with `sh-fallback` (flag 1) the next that is one.
 //! `sh-port` (flag 2) hashes the source port, too.
 
-use std::net::Ipv4Addr;
-
-use super::hash::{fold, look_up, multiplicative};
+use super::hash::{look_up, multiplicative, source};
 use super::{Arrival, Flags, Scheduler, Slots, TableSizes};
 use crate::destination::Destinations;
 use crate::service::{Destination, Service};
@@ -30,9 +28,7 @@ impl Scheduler for SourceHashing {
         loads: &Destinations,
         arrival: Arrival<'_>,
     ) -> Option<&'s Destination> {
-        let (address, port) = arrival.flow.source();
-        let port = if service.flags().contains(Flags::SECOND) { port } else { 0 };
-        let source = fold(Ipv4Addr::from(address).into()).wrapping_add(port.into());
+        let source = source(service, &arrival);
         let slot = multiplicative(source, self.slot_bits);
         look_up(service, loads, service.flags().contains(Flags::FIRST), |offset| slot + offset)
     }

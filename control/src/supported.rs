@@ -51,9 +51,6 @@ fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     if spec.engine.is_some() {
         return Err(not_yet("have persistence engines"));
     }
-    if spec.one_packet {
-        return Err(not_yet("do one-packet scheduling"));
-    }
     Ok(())
 }
 
@@ -100,7 +97,6 @@ mod tests {
             (ServiceSpec::new(address("198.51.100.1", Protocol::Sctp)), "SCTP yet"),
             (ServiceSpec { persistence: Some(persistence), ..v4.clone() }, "persistence yet"),
             (ServiceSpec { engine: Some("sip".into()), ..v4.clone() }, "engines yet"),
-            (ServiceSpec { one_packet: true, ..v4.clone() }, "scheduling yet"),
         ];
         for (spec, words) in refused {
             let message = check(&Change::AddService(spec.clone())).unwrap_err().to_string();

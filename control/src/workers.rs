@@ -158,16 +158,22 @@ impl Workers {
             }
         };
         let flags = Flags(service.spec().flags.0);
+        let one_packet = service.spec().one_packet;
         let destinations: Vec<_> =
             table.destinations(service).filter_map(PublishedDestination::new).collect();
         let seen = || destinations.iter().map(|d| d.destination);
         let service_arc = match same {
             Some(old)
-                if old.service.flags() == flags && old.service.destinations().iter().copied().eq(seen()) =>
+                if old.service.flags() == flags
+                    && old.service.has_one_packet() == one_packet
+                    && old.service.destinations().iter().copied().eq(seen()) =>
             {
                 old.service.clone()
             }
-            _ => Arc::new(Service::new(seen().collect(), scheduler.clone()).with_flags(flags)),
+            _ => {
+                let service = Service::new(seen().collect(), scheduler.clone());
+                Arc::new(service.with_flags(flags).with_one_packet(one_packet))
+            }
         };
         Ok(Published {
             incarnation: service.incarnation(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::conn::Method;
+use crate::packet::protocol;
 use crate::parse::Flow;
 use crate::schedule::{Flags, Scheduler, Slots};
 
@@ -33,6 +34,7 @@ pub struct Service {
     destinations: Vec<Destination>,
     scheduler: Arc<dyn Scheduler>,
     flags: Flags,
+    one_packet: bool,
     slots: Slots,
 }
 
@@ -42,13 +44,20 @@ impl Service {
     pub fn new(mut destinations: Vec<Destination>, scheduler: Arc<dyn Scheduler>) -> Self {
         destinations.sort_by_key(|d| std::cmp::Reverse(d.sequence));
         let slots = scheduler.slots(&destinations);
-        Self { destinations, scheduler, flags: Flags::default(), slots }
+        Self { destinations, scheduler, flags: Flags::default(), one_packet: false, slots }
     }
 
     /// The same service with these scheduler flags.
     #[must_use]
     pub fn with_flags(self, flags: Flags) -> Self {
         Self { flags, ..self }
+    }
+
+    /// The same service with one-packet scheduling (`-o`) or without: each datagram is scheduled by itself, and no
+    /// connection is kept. Means nothing for protocols other than UDP.
+    #[must_use]
+    pub fn with_one_packet(self, one_packet: bool) -> Self {
+        Self { one_packet, ..self }
     }
 
     /// The destinations, the one added last first.
@@ -67,6 +76,17 @@ impl Service {
     #[inline]
     pub fn flags(&self) -> Flags {
         self.flags
+    }
+
+    /// True where each packet of this protocol is scheduled by itself.
+    #[inline]
+    pub fn is_one_packet(&self, protocol: u8) -> bool {
+        self.one_packet && protocol == protocol::UDP
+    }
+
+    /// True where it was made [with one-packet scheduling](Service::with_one_packet).
+    pub fn has_one_packet(&self) -> bool {
+        self.one_packet
     }
 
     /// The destination in the slot that `hash` falls into, if its scheduler has laid out slots and there is anybody to

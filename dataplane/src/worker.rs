@@ -238,6 +238,13 @@ impl<W: Wire> Balancer<W> {
             ),
         };
         self.destinations.opening(new.destination, new.state);
+        if service.is_one_packet(flow.protocol()) {
+            let index = self.connections.open_once(&new, now);
+            self.destinations.ended(new.destination, new.state);
+            let index = index.ok_or(Verdict::Drop(Drop::NoFreeEntry))?;
+            self.tallies.of(new.destination).opened();
+            return Ok(Found { index, direction: Direction::ToServer });
+        }
         let refused = match self.connections.open(&new, timeouts, now) {
             Ok(index) => {
                 self.tallies.of(new.destination).opened();

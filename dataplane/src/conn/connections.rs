@@ -96,6 +96,17 @@ impl Connections {
         Ok(index)
     }
 
+    /// A connection of one packet (`-o`), which nobody ever finds and no list shows: over as soon as it is there. Its entry is
+    /// of use until this worker opens another connection. `None` where all entries are in use.
+    pub fn open_once(&mut self, new: &NewConnection, now: Tick) -> Option<Index> {
+        let index = self.pool.allocate(&self.table)?;
+        let entry = self.table.entry(index);
+        entry.fill(new, now);
+        entry.end(entry.life());
+        self.pool.put_back(&self.table, index);
+        Some(index)
+    }
+
     /// A packet with these control bits has come: its connection's state before and after, where that has changed. `None`
     /// also for a connection that has just ended. Needed only where the packet [may change](Life::may_change) anything.
     #[inline(never)]

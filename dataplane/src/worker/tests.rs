@@ -564,3 +564,32 @@ proptest! {
         prop_assert_eq!(totals.received, frames.len() as u64);
     }
 }
+
+#[test]
+fn with_one_packet_scheduling_each_datagram_goes_where_its_turn_is() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let destinations = (0..2).map(|n: u32| {
+        let (address, port) = SERVERS[n as usize];
+        let (weight, last_weight, method) = (1, 1, Method::Nat);
+        Destination { id: n, sequence: n + 1, address, port, weight, last_weight, method }
+    });
+    let service = Service::new(destinations.collect(), schedule::by_name("rr").unwrap()).with_one_packet(true);
+    let key = ServiceKey { protocol: protocol::UDP, address: VIP.0, port: VIP.1 };
+    lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(service))]));
+    lab.publish();
+    let datagram = frame(WAN, Flow::new(protocol::UDP, (CLIENT, 4000), VIP), 0, b"x");
+    let sent = lab.receive(0, 0, &vec![datagram; 200]);
+    let to = |mac| sent.iter().filter(|(_, frame)| read(frame).0 == mac).count();
+    assert_eq!(SERVER_MACS.map(to), [100, 100], "more than there are entries");
+    for n in [0, 1] {
+        let stats = lab.shared.destinations.stats(n);
+        assert_eq!((stats.connections, stats.in_packets, stats.in_bytes), (100, 100, 2900));
+        assert_eq!(lab.load(n), (0, 0));
+    }
+    assert_eq!(lab.shared.table.views(lab.snapshot.timeouts, lab.now).count(), 0);
+    assert_eq!(lab.shared.table.slots_in_use(), 0);
+    // Nothing leads an answer back: it is nobody's, as in the kernel.
+    let answer = frame(LAN, Flow::new(protocol::UDP, SERVERS[0], (CLIENT, 4000)), 0, b"y");
+    assert_eq!(lab.receive(0, 1, &[answer]), []);
+    lab.check_balance();
+}

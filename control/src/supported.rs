@@ -10,7 +10,8 @@ use crate::refusal::Refusal;
 use crate::sysctl;
 
 /// The sysctls that do something. The others can only be set to their defaults.
-pub const SYSCTLS: [&str; 3] = ["lblc_expiration", "lblcr_expiration", "run_estimation"];
+pub const SYSCTLS: [&str; 4] =
+    ["expire_quiescent_template", "lblc_expiration", "lblcr_expiration", "run_estimation"];
 
 /// Whether the dataplane can do what `change` asks for.
 pub fn check(change: &Change) -> Result<(), Refusal> {
@@ -45,9 +46,6 @@ fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     if spec.service.protocol() == Some(Protocol::Sctp) {
         return Err(not_yet("balance SCTP"));
     }
-    if spec.persistence.is_some() {
-        return Err(not_yet("do persistence"));
-    }
     if spec.engine.is_some() {
         return Err(not_yet("have persistence engines"));
     }
@@ -75,7 +73,6 @@ fn not_yet(what: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Persistence;
 
     #[test]
     fn what_is_refused_says_what() {
@@ -86,8 +83,6 @@ mod tests {
         };
         let v4 = ServiceSpec::new(address("198.51.100.1", Protocol::Tcp));
         let server = DestinationSpec::new("192.0.2.1".parse().unwrap(), 80);
-        let persistence =
-            Persistence { timeout_seconds: 360, granularity: crate::model::Granularity::whole(Family::Ipv4) };
         let refused = [
             (
                 ServiceSpec::new(VirtualService::Mark { mark: 1, family: Family::Ipv4 }),
@@ -95,7 +90,6 @@ mod tests {
             ),
             (ServiceSpec::new(address("2001:db8::1", Protocol::Tcp)), "IPv6 yet"),
             (ServiceSpec::new(address("198.51.100.1", Protocol::Sctp)), "SCTP yet"),
-            (ServiceSpec { persistence: Some(persistence), ..v4.clone() }, "persistence yet"),
             (ServiceSpec { engine: Some("sip".into()), ..v4.clone() }, "engines yet"),
         ];
         for (spec, words) in refused {

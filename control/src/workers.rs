@@ -14,12 +14,15 @@ use dataplane::counters::{Drop, WorkerCounters as Counters};
 use dataplane::network::{MacAddr, Network, NextHop, PortId};
 use dataplane::packet::protocol;
 use dataplane::schedule::{self, Flags, Scheduler, TableSizes};
-use dataplane::service::{Destination, Service, ServiceKey, Services};
+use dataplane::service::{self, Destination, Service, ServiceKey, Services};
 use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::time::{TICKS_PER_SECOND, Tick};
 use dataplane::worker::Shared;
 
-use crate::model::{DestinationSpec, ForwardingMethod, NO_SCHEDULER, Protocol, Stats, VirtualService};
+use crate::model::{
+    DestinationSpec, ForwardingMethod, Granularity, NO_SCHEDULER, Persistence, Protocol, Stats,
+    VirtualService,
+};
 use crate::running::{
     ConnectionRow, Dataplane, DestinationCounts, NamedCount, NeighbourInfo, NetworkInfo, PortInfo, RouteInfo,
     WorkerCounters,
@@ -159,6 +162,7 @@ impl Workers {
         };
         let flags = Flags(service.spec().flags.0);
         let one_packet = service.spec().one_packet;
+        let persistence = service.spec().persistence.map(persistence);
         let destinations: Vec<_> =
             table.destinations(service).filter_map(PublishedDestination::new).collect();
         let seen = || destinations.iter().map(|d| d.destination);
@@ -166,13 +170,15 @@ impl Workers {
             Some(old)
                 if old.service.flags() == flags
                     && old.service.has_one_packet() == one_packet
+                    && old.service.persistence() == persistence
                     && old.service.destinations().iter().copied().eq(seen()) =>
             {
                 old.service.clone()
             }
             _ => {
                 let service = Service::new(seen().collect(), scheduler.clone());
-                Arc::new(service.with_flags(flags).with_one_packet(one_packet))
+                let service = service.with_flags(flags).with_one_packet(one_packet);
+                Arc::new(service.with_persistence(persistence))
             }
         };
         Ok(Published {
@@ -267,7 +273,7 @@ impl Dataplane for Workers {
         DestinationCounts {
             active: load.active(),
             inactive: load.inactive(),
-            persistent: 0,
+            persistent: load.persistent(),
             stats: Stats {
                 connections: stats.connections,
                 in_packets: stats.in_packets,
@@ -291,7 +297,7 @@ impl Dataplane for Workers {
                     protocol::UDP => Some(Protocol::Udp),
                     _ => None,
                 },
-                state: view.state.name().to_owned(),
+                state: view.state_name().to_owned(),
                 expires: view.expires / TICKS_PER_SECOND,
                 client: socket(view.flow.source()),
                 virtual_address: socket(view.flow.destination()),
@@ -399,6 +405,15 @@ fn service_key(service: &VirtualService) -> Option<ServiceKey> {
         return None;
     };
     Some(ServiceKey { protocol: protocol.number(), address: (*address).into(), port: *port })
+}
+
+fn persistence(spec: Persistence) -> service::Persistence {
+    let mask = match spec.granularity {
+        Granularity::Mask(mask) => mask.into(),
+        // IPv6's, and no IPv4 service has one.
+        Granularity::Prefix(_) => u32::MAX,
+    };
+    service::Persistence { ticks: spec.timeout_seconds.saturating_mul(TICKS_PER_SECOND), mask }
 }
 
 fn destination(destination: &table::Destination) -> Option<Destination> {

@@ -377,7 +377,7 @@ fn what_director_cannot_do_yet_is_refused_in_this_language_too() {
         "service add mark:1",
         "sysctl set drop_entry 1",
         "daemon start master --interface e1",
-        "service edit tcp:198.51.100.8:80 --persistence",
+        "service edit tcp:198.51.100.8:80 --persistence --engine sip",
     ] {
         let printed = daemon.lbctl(line);
         assert!(printed.err.starts_with("lbctl: director does not "), "{line}: {printed:?}");

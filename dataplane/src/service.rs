@@ -28,6 +28,15 @@ pub struct Destination {
     pub method: Method,
 }
 
+/// Connections of one client, or of one network of clients, go to one destination (`-p`, `-M`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// How long a template stays after its last new connection, in ticks.
+    pub ticks: u32,
+    /// The bits of the client's address that count.
+    pub mask: u32,
+}
+
 /// A virtual service.
 #[derive(Debug)]
 pub struct Service {
@@ -35,6 +44,7 @@ pub struct Service {
     scheduler: Arc<dyn Scheduler>,
     flags: Flags,
     one_packet: bool,
+    persistence: Option<Persistence>,
     slots: Slots,
 }
 
@@ -44,7 +54,7 @@ impl Service {
     pub fn new(mut destinations: Vec<Destination>, scheduler: Arc<dyn Scheduler>) -> Self {
         destinations.sort_by_key(|d| std::cmp::Reverse(d.sequence));
         let slots = scheduler.slots(&destinations);
-        Self { destinations, scheduler, flags: Flags::default(), one_packet: false, slots }
+        Self { destinations, scheduler, flags: Flags::default(), one_packet: false, persistence: None, slots }
     }
 
     /// The same service with these scheduler flags.
@@ -89,6 +99,18 @@ impl Service {
         self.one_packet
     }
 
+    /// The same service with persistence or without.
+    #[must_use]
+    pub fn with_persistence(self, persistence: Option<Persistence>) -> Self {
+        Self { persistence, ..self }
+    }
+
+    /// Its persistence.
+    #[inline]
+    pub fn persistence(&self) -> Option<Persistence> {
+        self.persistence
+    }
+
     /// The destination in the slot that `hash` falls into, if its scheduler has laid out slots and there is anybody to
     /// put into them.
     #[inline]
@@ -130,6 +152,30 @@ pub struct ServiceKey {
     pub port: u16,
 }
 
+/// FTP's ports, and the first one that servers choose for passive data (Linux's ip_unprivileged_port_start).
+pub(crate) const FTP: u16 = 21;
+const FTP_DATA: u16 = 20;
+const UNPRIVILEGED: u16 = 1024;
+
+/// The service that a packet is for, and by what.
+#[derive(Clone, Copy, Debug)]
+pub struct Match<'s> {
+    /// The service.
+    pub service: &'s Service,
+    /// The service's port; 0 for every port.
+    pub port: u16,
+}
+
+impl Match<'_> {
+    /// The port at which `destination` gets a connection of `flow`: its own where it has one, else the client's. A persistent
+    /// service sends what came to another port than its own to that same port.
+    pub(crate) fn server_port(&self, destination: &Destination, flow: Flow) -> u16 {
+        let (_, port) = flow.destination();
+        let own = self.service.persistence.is_none() || port == self.port;
+        if own && destination.port != 0 { destination.port } else { port }
+    }
+}
+
 /// All services at one moment.
 #[derive(Debug, Default)]
 pub struct Services {
@@ -146,15 +192,25 @@ impl Services {
     }
 
     /// The service that a client's flow is for: that of its address and port, else that of its address and every port.
-    pub fn find(&self, flow: Flow) -> Option<&Service> {
+    pub fn find(&self, flow: Flow) -> Option<Match<'_>> {
         let (address, port) = flow.destination();
-        let mut key = ServiceKey { protocol: flow.protocol(), address, port };
         if !self.addresses.contains(&address) {
             return None;
         }
-        let exact = self.by_address.get(&key);
-        key.port = 0;
-        exact.or_else(|| self.by_address.get(&key)).map(|service| &**service)
+        let on = |port| {
+            let key = ServiceKey { protocol: flow.protocol(), address, port };
+            self.by_address.get(&key).map(|service| Match { service: &**service, port })
+        };
+        if let Some(exact) = on(port) {
+            return Some(exact);
+        }
+        // What looks like FTP's data belongs to the service of its control connections. It can do nothing with it unless it
+        // keeps a client's connections together.
+        let may_be_data = flow.protocol() == protocol::TCP && (port == FTP_DATA || port >= UNPRIVILEGED);
+        match on(FTP).filter(|_| may_be_data) {
+            Some(ftp) => Some(ftp).filter(|ftp| ftp.service.persistence.is_some()),
+            None => on(0),
+        }
     }
 
     /// True for an address that some service has.

@@ -24,6 +24,8 @@ use crate::snapshot::{Resolve, Snapshot, Subscriber};
 use crate::time::Tick;
 use crate::wire::{BURST, Burst, Frame, Wire};
 
+mod persist;
+
 /// A port as one worker has it.
 pub struct Port<W: Wire> {
     /// The port's own address.
@@ -133,7 +135,7 @@ impl<W: Wire> Balancer<W> {
         }
         let destinations = &self.destinations;
         self.connections.expire(&self.snapshot.current().timeouts, now, |ended| {
-            destinations.ended(ended.destination, ended.state);
+            destinations.closed(ended);
         });
         received
     }
@@ -204,7 +206,7 @@ impl<W: Wire> Balancer<W> {
             }
             // The client uses the port again: a new connection, to be scheduled anew (conn_reuse_mode 1).
             if let Some(ended) = self.connections.close(found.index) {
-                self.destinations.ended(ended.destination, ended.state);
+                self.destinations.closed(ended);
             }
         }
         self.admit(packet, frame, now)
@@ -217,18 +219,25 @@ impl<W: Wire> Balancer<W> {
         // Linux answers what belongs to no connection; a SYN alone opens one.
         let opens = flow.protocol() == protocol::UDP
             || (packet.flags.any(Flags::SYN) && !packet.flags.any(Flags::RST));
-        let service = services.find(flow).filter(|_| opens).ok_or(Verdict::ToKernel)?;
+        let found = services.find(flow).filter(|_| opens).ok_or(Verdict::ToKernel)?;
+        let service = found.service;
         if is_martian_source(flow.source().0) {
             return Err(Verdict::Drop(Drop::MartianSource));
         }
         let arrival = Arrival::new(packet, frame, now, sysctls.scheduling());
-        let destination = service
-            .scheduler()
-            .schedule(service, &self.destinations, arrival)
-            .ok_or(Verdict::Drop(Drop::NoDestination))?;
+        let (destination, template) = if service.persistence().is_some() {
+            let (destinations, connections) = (&self.destinations, &mut self.connections);
+            let (destination, template) =
+                persist::template(found, arrival, destinations, connections, sysctls)
+                    .map_err(Verdict::Drop)?;
+            (destination, Some(template))
+        } else {
+            let destination = service.scheduler().schedule(service, &self.destinations, arrival);
+            (destination.ok_or(Verdict::Drop(Drop::NoDestination))?, None)
+        };
         let new = NewConnection {
             flow,
-            server: (destination.address, destination.port),
+            server: (destination.address, found.server_port(destination, flow)),
             method: destination.method,
             destination: destination.id,
             state: state::next(
@@ -240,12 +249,19 @@ impl<W: Wire> Balancer<W> {
         self.destinations.opening(new.destination, new.state);
         if service.is_one_packet(flow.protocol()) {
             let index = self.connections.open_once(&new, now);
+            if let Some(template) = template {
+                self.connections.release(template);
+            }
             self.destinations.ended(new.destination, new.state);
             let index = index.ok_or(Verdict::Drop(Drop::NoFreeEntry))?;
             self.tallies.of(new.destination).opened();
             return Ok(Found { index, direction: Direction::ToServer });
         }
-        let refused = match self.connections.open(&new, timeouts, now) {
+        let opened = match template {
+            Some(template) => self.connections.open_under(template, &new, timeouts, now),
+            None => self.connections.open(&new, timeouts, now),
+        };
+        let refused = match opened {
             Ok(index) => {
                 self.tallies.of(new.destination).opened();
                 return Ok(Found { index, direction: Direction::ToServer });
@@ -255,8 +271,7 @@ impl<W: Wire> Balancer<W> {
         self.destinations.ended(new.destination, new.state);
         match refused {
             OpenError::Exists(found) => Ok(found),
-            OpenError::TableFull => Err(Verdict::Drop(Drop::TableFull)),
-            OpenError::NoFreeEntry => Err(Verdict::Drop(Drop::NoFreeEntry)),
+            refused => Err(Verdict::Drop(refused.into())),
         }
     }
 

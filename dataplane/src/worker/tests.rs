@@ -16,6 +16,8 @@ use crate::time::TICKS_PER_SECOND;
 use crate::wire::Frame;
 use crate::wire::memory::{MemoryFrame, MemoryWire};
 
+mod persist;
+
 const VIP: (u32, u16) = (0xc633_6408, 80); // 198.51.100.8
 const SERVERS: [(u32, u16); 2] = [(0xc000_0209, 8080), (0xc000_020a, 8080)]; // 192.0.2.9 and .10
 const CLIENT: u32 = 0xcb00_7109; // 203.0.113.9, behind a router
@@ -573,7 +575,8 @@ fn with_one_packet_scheduling_each_datagram_goes_where_its_turn_is() {
         let (weight, last_weight, method) = (1, 1, Method::Nat);
         Destination { id: n, sequence: n + 1, address, port, weight, last_weight, method }
     });
-    let service = Service::new(destinations.collect(), schedule::by_name("rr").unwrap()).with_one_packet(true);
+    let service =
+        Service::new(destinations.collect(), schedule::by_name("rr").unwrap()).with_one_packet(true);
     let key = ServiceKey { protocol: protocol::UDP, address: VIP.0, port: VIP.1 };
     lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(service))]));
     lab.publish();

@@ -1,0 +1,190 @@
+//! Persistence: which server a client's connections go to, and what becomes of templates.
+
+use super::*;
+use crate::conn::View;
+use crate::service::Persistence;
+
+const TIMEOUT: u32 = 30;
+
+fn destinations(weights: &[u32], method: Method) -> Vec<Destination> {
+    let destination = |(n, weight): (usize, &u32)| Destination {
+        id: n as u32,
+        sequence: n as u32 + 1,
+        address: SERVERS[n].0,
+        port: SERVERS[n].1,
+        weight: *weight,
+        last_weight: 1,
+        method,
+    };
+    weights.iter().enumerate().map(destination).collect()
+}
+
+fn set(
+    lab: &mut Lab,
+    (protocol, port): (u8, u16),
+    destinations: Vec<Destination>,
+    mask: u32,
+    one_packet: bool,
+) {
+    let ticks = TIMEOUT * TICKS_PER_SECOND;
+    let service = Service::new(destinations, schedule::by_name("rr").unwrap())
+        .with_persistence(Some(Persistence { ticks, mask }))
+        .with_one_packet(one_packet);
+    let key = ServiceKey { protocol, address: VIP.0, port };
+    lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(service))]));
+    lab.publish();
+}
+
+fn lab(weights: &[u32]) -> Lab {
+    let mut lab = Lab::new(Method::Nat, 1);
+    set(&mut lab, (protocol::TCP, VIP.1), destinations(weights, Method::Nat), u32::MAX, false);
+    lab
+}
+
+/// A SYN from a port of the client of this number; which server got it.
+fn connect(lab: &mut Lab, client: u32, port: u16) -> Option<usize> {
+    connect_to(lab, client, port, VIP.1).map(|(server, _)| server)
+}
+
+fn connect_to(lab: &mut Lab, client: u32, port: u16, to: u16) -> Option<(usize, u16)> {
+    let flow = Flow::new(protocol::TCP, (CLIENT + client, port), (VIP.0, to));
+    let (_, sent) = lab.receive_one(0, frame(WAN, flow, Flags::SYN, b""))?;
+    let (mac, _, flow) = read(&sent);
+    Some((SERVER_MACS.iter().position(|server| *server == mac).unwrap(), flow.destination().1))
+}
+
+fn wait(lab: &mut Lab, seconds: u32) {
+    // As seconds go by, so that timers fire in time.
+    for _ in 0..seconds {
+        lab.now = lab.now.after(TICKS_PER_SECOND);
+        (0..4).for_each(|_| drop(lab.poll(0)));
+    }
+    for _ in 0..100 {
+        lab.poll(0);
+    }
+}
+
+fn templates(lab: &Lab) -> Vec<View> {
+    lab.shared.table.views(lab.snapshot.timeouts, lab.now).filter(|view| view.template.is_some()).collect()
+}
+
+fn persistent(lab: &Lab) -> [u32; 2] {
+    [0, 1].map(|n| lab.shared.destinations.load(n).persistent())
+}
+
+#[test]
+fn a_template_stays_for_its_time_after_the_last_new_connection_and_while_there_are_any() {
+    let mut lab = lab(&[1, 1]);
+    let first = connect(&mut lab, 0, 4000).unwrap();
+    assert_ne!(connect(&mut lab, 1, 4000), Some(first));
+    wait(&mut lab, 20);
+    assert_eq!(connect(&mut lab, 0, 4001), Some(first), "not the next one in turn");
+    assert_eq!(persistent(&lab), [1, 1]);
+    wait(&mut lab, 11);
+    // The time of client 1's is up; its connection in SYN_RECV ends after 60 s.
+    let left = |lab: &Lab, client| {
+        let of = |view: &View| view.flow.source().0 == CLIENT + client;
+        templates(lab).into_iter().find(of).map(|view| view.expires.div_ceil(TICKS_PER_SECOND))
+    };
+    assert_eq!((left(&lab, 0), left(&lab, 1)), (Some(19), Some(60 - 1)));
+    wait(&mut lab, 20);
+    assert_eq!(left(&lab, 0), Some(59), "40 s more, and its second connection is there for 29 s");
+    // It stays for 60 s from now on, whatever the service says.
+    assert_eq!(connect(&mut lab, 0, 4002), Some(first));
+    assert_eq!(left(&lab, 0), Some(60));
+    wait(&mut lab, 59);
+    assert_eq!((left(&lab, 0), left(&lab, 1)), (Some(1), None));
+    wait(&mut lab, 2);
+    wait(&mut lab, 60);
+    assert_eq!((templates(&lab), persistent(&lab)), (vec![], [0, 0]));
+    assert_eq!(lab.shared.table.slots_in_use(), 0);
+}
+
+#[test]
+fn clients_of_a_network_share_a_template() {
+    let mut lab = lab(&[1, 1]);
+    set(&mut lab, (protocol::TCP, VIP.1), destinations(&[1, 1], Method::Nat), 0xffff_fffe, false);
+    // .9, .10 and .11, .12
+    let servers = [0, 1, 2, 3].map(|client| connect(&mut lab, client, 4000).unwrap());
+    assert_eq!((servers[1], servers[0]), (servers[2], servers[3]));
+    assert_ne!(servers[0], servers[1]);
+    assert_eq!(templates(&lab).len(), 3);
+    assert!(templates(&lab).iter().all(|view| view.flow.source().0 & 1 == 0 && view.flow.source().1 == 0));
+}
+
+#[test]
+fn weight_0_keeps_the_clients_it_has_unless_templates_expire() {
+    let mut lab = lab(&[1, 0]);
+    set(&mut lab, (protocol::TCP, VIP.1), destinations(&[1, 1], Method::Nat), u32::MAX, false);
+    let first = connect(&mut lab, 0, 4000).unwrap();
+    let weights = if first == 0 { [0, 1] } else { [1, 0] };
+    set(&mut lab, (protocol::TCP, VIP.1), destinations(&weights, Method::Nat), u32::MAX, false);
+    assert_eq!(connect(&mut lab, 0, 4001), Some(first));
+    assert_eq!(connect(&mut lab, 1, 4000), Some(1 - first));
+
+    lab.snapshot.sysctls.expire_quiescent_template = true;
+    lab.publish();
+    assert_eq!(connect(&mut lab, 0, 4002), Some(1 - first));
+    assert_eq!(connect(&mut lab, 0, 4003), Some(1 - first));
+    // The old one counts no longer, and is there as long as its connections.
+    let mut shown: Vec<_> = templates(&lab).iter().map(|v| (v.flow.destination().1, v.server.1)).collect();
+    shown.sort_unstable();
+    assert_eq!(shown, [(VIP.1, SERVERS[0].1), (VIP.1, SERVERS[0].1), (u16::MAX, u16::MAX)]);
+    assert_eq!(persistent(&lab)[first], 1);
+    wait(&mut lab, 200);
+    assert_eq!((templates(&lab), persistent(&lab)), (vec![], [0, 0]));
+}
+
+#[test]
+fn a_deleted_server_keeps_nobody() {
+    let mut lab = lab(&[1, 1]);
+    let first = connect(&mut lab, 0, 4000).unwrap();
+    let mut rest = destinations(&[1, 1], Method::Nat);
+    rest.remove(first);
+    set(&mut lab, (protocol::TCP, VIP.1), rest, u32::MAX, false);
+    assert_eq!(connect(&mut lab, 0, 4001), Some(1 - first));
+    set(&mut lab, (protocol::TCP, VIP.1), Vec::new(), u32::MAX, false);
+    assert_eq!(connect(&mut lab, 0, 4002), None);
+    assert_eq!(lab.dropped(Drop::NoDestination), 1);
+    lab.check_balance();
+}
+
+#[test]
+fn a_template_is_assured_once_a_connection_is_established() {
+    let mut lab = lab(&[1, 1]);
+    let server = connect(&mut lab, 0, 4000).unwrap();
+    assert_eq!(templates(&lab)[0].state_name(), "NONE");
+    lab.receive_one(1, tcp_reply(server, 4000, Flags::SYN | Flags::ACK));
+    assert_eq!(templates(&lab)[0].state_name(), "NONE");
+    lab.receive_one(0, tcp(4000, Flags::ACK));
+    assert_eq!(templates(&lab)[0].state_name(), "ASSURED");
+}
+
+#[test]
+fn every_port_and_ftps_have_one_template() {
+    for port in [0, 21] {
+        let mut lab = Lab::new(Method::Nat, 1);
+        set(&mut lab, (protocol::TCP, port), destinations(&[1, 1], Method::Nat), u32::MAX, false);
+        let control = if port == 0 { 443 } else { port };
+        let (first, at) = connect_to(&mut lab, 0, 4000, control).unwrap();
+        assert_eq!(at, if port == 0 { 443 } else { SERVERS[first].1 });
+        assert_eq!(connect_to(&mut lab, 0, 4001, 50_000), Some((first, 50_000)));
+        let shown: Vec<_> = templates(&lab).iter().map(|v| (v.flow.destination().1, v.server.1)).collect();
+        assert_eq!(shown, [(0, 0)]);
+        // Ports that no FTP server would choose are not for it.
+        assert_eq!(connect_to(&mut lab, 0, 4002, 80).is_some(), port == 0);
+    }
+}
+
+#[test]
+fn datagrams_scheduled_one_by_one_stay_with_their_template() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    set(&mut lab, (protocol::UDP, VIP.1), destinations(&[1, 1], Method::Nat), u32::MAX, true);
+    let datagram = frame(WAN, Flow::new(protocol::UDP, (CLIENT, 4000), VIP), 0, b"x");
+    let sent = lab.receive(0, 0, &vec![datagram; 10]);
+    let first = read(&sent[0].1).0;
+    assert!(sent.len() == 10 && sent.iter().all(|(_, frame)| read(frame).0 == first));
+    assert_eq!(lab.shared.table.views(lab.snapshot.timeouts, lab.now).count(), 1, "the template");
+    wait(&mut lab, TIMEOUT + 1);
+    assert_eq!((templates(&lab), persistent(&lab)), (vec![], [0, 0]));
+}

@@ -3,9 +3,10 @@
 //! Each test here goes away with the work that makes it untrue. A change is tested before anything is done, and
 //! only if IPVS itself would take it, so that wrong use is answered as IPVS answers it.
 
-use crate::model::{
-    Change, DestinationSpec, Family, ForwardingMethod, Protocol, ServiceSpec, VirtualService,
-};
+use ipnet::IpNet;
+
+use crate::mark::MarkRule;
+use crate::model::{Change, DestinationSpec, Family, ForwardingMethod, Protocol, ServiceSpec};
 use crate::refusal::Refusal;
 use crate::sysctl;
 
@@ -20,6 +21,7 @@ pub fn check(change: &Change) -> Result<(), Refusal> {
         Change::AddDestination { destination, .. } | Change::EditDestination { destination, .. } => {
             self::destination(destination)
         }
+        Change::AddMark(rule) => mark(rule),
         Change::StartDaemon(_) => Err(not_yet("synchronise connections")),
         Change::SetSysctl { name, value } => sysctl(name, *value),
         _ => Ok(()),
@@ -37,9 +39,6 @@ fn sysctl(name: &str, value: sysctl::Value) -> Result<(), Refusal> {
 }
 
 fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
-    if matches!(spec.service, VirtualService::Mark { .. }) {
-        return Err(not_yet("balance by firewall mark"));
-    }
     if spec.service.family() == Family::Ipv6 {
         return Err(not_yet("balance IPv6"));
     }
@@ -50,6 +49,13 @@ fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
         return Err(not_yet("have persistence engines"));
     }
     Ok(())
+}
+
+fn mark(rule: &MarkRule) -> Result<(), Refusal> {
+    match rule.from.or(rule.to) {
+        Some(IpNet::V6(_)) => Err(not_yet("mark IPv6 packets")),
+        _ => Ok(()),
+    }
 }
 
 fn destination(spec: &DestinationSpec) -> Result<(), Refusal> {
@@ -73,6 +79,7 @@ fn not_yet(what: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::VirtualService;
 
     #[test]
     fn what_is_refused_says_what() {
@@ -84,10 +91,7 @@ mod tests {
         let v4 = ServiceSpec::new(address("198.51.100.1", Protocol::Tcp));
         let server = DestinationSpec::new("192.0.2.1".parse().unwrap(), 80);
         let refused = [
-            (
-                ServiceSpec::new(VirtualService::Mark { mark: 1, family: Family::Ipv4 }),
-                "by firewall mark yet",
-            ),
+            (ServiceSpec::new(VirtualService::Mark { mark: 1, family: Family::Ipv6 }), "IPv6 yet"),
             (ServiceSpec::new(address("2001:db8::1", Protocol::Tcp)), "IPv6 yet"),
             (ServiceSpec::new(address("198.51.100.1", Protocol::Sctp)), "SCTP yet"),
             (ServiceSpec { engine: Some("sip".into()), ..v4.clone() }, "engines yet"),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::conn::{Method, Timeouts};
 use dataplane::counters::{Drop, WorkerCounters as Counters};
+use dataplane::mark::Rule;
 use dataplane::network::{MacAddr, Network, NextHop, PortId};
 use dataplane::packet::protocol;
 use dataplane::schedule::{self, Flags, Scheduler, TableSizes};
@@ -18,9 +19,11 @@ use dataplane::service::{self, Destination, Service, ServiceKey, Services};
 use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::time::{TICKS_PER_SECOND, Tick};
 use dataplane::worker::Shared;
+use imbl::Vector;
 
+use crate::mark::MarkRule;
 use crate::model::{
-    DestinationSpec, ForwardingMethod, Granularity, NO_SCHEDULER, Persistence, Protocol, Stats,
+    DestinationSpec, Family, ForwardingMethod, Granularity, NO_SCHEDULER, Persistence, Protocol, Stats,
     VirtualService,
 };
 use crate::running::{
@@ -102,6 +105,8 @@ pub struct Workers {
     servers: BTreeMap<u32, u32>,
     surroundings: Surroundings,
     sizes: TableSizes,
+    /// The marking rules that workers have.
+    marks: Vector<MarkRule>,
 }
 
 impl Workers {
@@ -115,7 +120,8 @@ impl Workers {
         surroundings: Surroundings,
     ) -> Self {
         let (services, servers, sizes) = (HashMap::new(), BTreeMap::new(), TableSizes::default());
-        Self { shared, publisher, snapshot, counters, services, servers, surroundings, sizes }
+        let marks = Vector::new();
+        Self { shared, publisher, snapshot, counters, services, servers, surroundings, sizes, marks }
     }
 
     /// The same, where schedulers are to have tables of these sizes.
@@ -219,16 +225,22 @@ impl Workers {
     /// The snapshot in which `difference` is made to what workers see now.
     fn snapshot(&self, table: &ServiceTable, difference: &Difference) -> Arc<Snapshot> {
         let changed: HashMap<_, _> = difference.changed.iter().map(|(id, service)| (*id, service)).collect();
-        let services = if difference.changed.is_empty() && difference.gone.is_empty() {
-            self.snapshot.services.clone()
-        } else {
-            let services = table.services().filter_map(|service| {
-                let id = service.id();
-                let published = changed.get(&id).copied().or_else(|| self.services.get(&id))?;
-                Some((service_key(&service.spec().service)?, published.service.clone()))
-            });
-            Arc::new(Services::new(services))
-        };
+        let services =
+            if difference.changed.is_empty() && difference.gone.is_empty() && self.marks == *table.marks() {
+                self.snapshot.services.clone()
+            } else {
+                let services: Vec<_> = table
+                    .services()
+                    .filter_map(|service| {
+                        let id = service.id();
+                        let published = changed.get(&id).copied().or_else(|| self.services.get(&id))?;
+                        Some((service.spec().service, published.service.clone()))
+                    })
+                    .collect();
+                let by_address = services.iter().filter_map(|(key, s)| Some((service_key(key)?, s.clone())));
+                let by_mark = services.iter().filter_map(|(key, s)| Some((mark(key)?, s.clone())));
+                Arc::new(Services::new(by_address).with_marks(self.rules(table), by_mark))
+            };
         let times = table.timeouts();
         Arc::new(Snapshot {
             network: self.snapshot.network.clone(),
@@ -236,6 +248,14 @@ impl Workers {
             timeouts: Timeouts::default().set(times.tcp, times.tcp_fin, times.udp),
             sysctls: table.sysctls().for_workers(),
         })
+    }
+
+    /// The marking rules as workers have them.
+    fn rules(&self, table: &ServiceTable) -> Vec<Rule> {
+        let is_by_port = table.marks().iter().any(|rule| rule.in_port.is_some());
+        let ports = if is_by_port { self.ports() } else { Vec::new() };
+        let port = |name: &str| ports.iter().position(|port| port.name == name).map(|n| PortId(n as u16));
+        table.marks().iter().filter_map(|rule| rule.for_workers(port)).collect()
     }
 
     /// Remembers what workers see now, and tells who wants to know of the real servers.
@@ -389,6 +409,7 @@ impl Dataplane for Workers {
         for gone in were.flat_map(|s| &s.destinations).filter(|d| !here.contains(&d.destination.id)) {
             self.shared.destinations.set_gone(gone.destination.id, true);
         }
+        self.marks = table.marks().clone();
         self.remember(difference);
         Ok(())
     }
@@ -405,6 +426,14 @@ fn service_key(service: &VirtualService) -> Option<ServiceKey> {
         return None;
     };
     Some(ServiceKey { protocol: protocol.number(), address: (*address).into(), port: *port })
+}
+
+/// The mark by which workers find a service; `None` for one that has none, or is for packets they do not have.
+fn mark(service: &VirtualService) -> Option<u32> {
+    match *service {
+        VirtualService::Mark { mark, family: Family::Ipv4 } => Some(mark),
+        _ => None,
+    }
 }
 
 fn persistence(spec: Persistence) -> service::Persistence {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::conn::Method;
+use crate::mark::{Addresses, Rule};
+use crate::network::PortId;
 use crate::packet::protocol;
 use crate::parse::Flow;
 use crate::schedule::{Flags, Scheduler, Slots};
@@ -162,8 +164,10 @@ const UNPRIVILEGED: u16 = 1024;
 pub struct Match<'s> {
     /// The service.
     pub service: &'s Service,
-    /// The service's port; 0 for every port.
+    /// The service's port; 0 for every port, and for a mark.
     pub port: u16,
+    /// The service's mark, where it is for one.
+    pub mark: Option<u32>,
 }
 
 impl Match<'_> {
@@ -179,6 +183,8 @@ impl Match<'_> {
 /// All services at one moment.
 #[derive(Debug, Default)]
 pub struct Services {
+    rules: Vec<Rule>,
+    by_mark: HashMap<u32, Arc<Service>>,
     by_address: HashMap<ServiceKey, Arc<Service>>,
     addresses: HashSet<u32>,
 }
@@ -188,18 +194,40 @@ impl Services {
     pub fn new(services: impl IntoIterator<Item = (ServiceKey, Arc<Service>)>) -> Self {
         let by_address: HashMap<_, _> = services.into_iter().collect();
         let addresses = by_address.keys().map(|key| key.address).collect();
-        Self { by_address, addresses }
+        Self { by_address, addresses, ..Self::default() }
     }
 
-    /// The service that a client's flow is for: that of its address and port, else that of its address and every port.
-    pub fn find(&self, flow: Flow) -> Option<Match<'_>> {
+    /// And of these services by mark, with the rules that give marks. The first rule that takes a packet marks it.
+    #[must_use]
+    pub fn with_marks(
+        self,
+        rules: Vec<Rule>,
+        services: impl IntoIterator<Item = (u32, Arc<Service>)>,
+    ) -> Self {
+        Self { rules, by_mark: services.into_iter().collect(), ..self }
+    }
+
+    fn find_by_mark(&self, flow: Flow, port: PortId) -> Option<Match<'_>> {
+        let mark = self.rules.iter().find(|rule| rule.takes(flow, port))?.mark;
+        let service = self.by_mark.get(&mark)?;
+        Some(Match { service, port: 0, mark: Some(mark) })
+    }
+
+    /// The service that a client's flow, received on the port `in_port`, is for: that of its mark, else that of its address
+    /// and port, else that of its address and every port.
+    pub fn find(&self, flow: Flow, in_port: PortId) -> Option<Match<'_>> {
+        if !self.by_mark.is_empty()
+            && let Some(found) = self.find_by_mark(flow, in_port)
+        {
+            return Some(found);
+        }
         let (address, port) = flow.destination();
         if !self.addresses.contains(&address) {
             return None;
         }
         let on = |port| {
             let key = ServiceKey { protocol: flow.protocol(), address, port };
-            self.by_address.get(&key).map(|service| Match { service: &**service, port })
+            self.by_address.get(&key).map(|service| Match { service: &**service, port, mark: None })
         };
         if let Some(exact) = on(port) {
             return Some(exact);
@@ -213,8 +241,14 @@ impl Services {
         }
     }
 
-    /// True for an address that some service has.
+    /// True for an address that some service has, or that packets are marked for which go to some service's.
     pub fn is_virtual(&self, address: u32) -> bool {
-        self.addresses.contains(&address)
+        // A rule for all addresses says nothing of whose this one is.
+        let is_marked = |rule: &Rule| {
+            rule.destination != Addresses::default()
+                && rule.destination.contains(address)
+                && self.by_mark.contains_key(&rule.mark)
+        };
+        self.addresses.contains(&address) || self.rules.iter().any(is_marked)
     }
 }

@@ -159,7 +159,7 @@ impl<W: Wire> Balancer<W> {
             *candidate = table.candidate(*hash);
         }
         for ((frame, packet), candidate) in burst.drain(..).zip(&packets).zip(&candidates) {
-            match self.connection(table, &frame, mac, packet, *candidate, now) {
+            match self.connection(table, &frame, port, packet, *candidate, now) {
                 Ok((found, entry)) => self.forward(frame, packet, found, entry, now),
                 Err(verdict) => self.finish(verdict, port, frame),
             }
@@ -172,7 +172,7 @@ impl<W: Wire> Balancer<W> {
         &mut self,
         table: &'t ConnectionTable,
         frame: &W::Frame,
-        mac: MacAddr,
+        port: PortId,
         packet: &Packet,
         candidate: Candidate,
         now: Tick,
@@ -181,10 +181,10 @@ impl<W: Wire> Balancer<W> {
         match table.confirm(candidate, packet.flow) {
             Some(found) if !packet.flags.any(Flags::SYN) => Ok(found),
             _ if packet.is_some() => {
-                let found = self.search(table, packet, frame.data(), now)?;
+                let found = self.search(table, packet, (frame.data(), port), now)?;
                 Ok((found, table.entry(found.index)))
             }
-            _ => Err(self.refuse(frame, mac)),
+            _ => Err(self.refuse(frame, self.macs[usize::from(port.0)])),
         }
     }
 
@@ -194,7 +194,7 @@ impl<W: Wire> Balancer<W> {
         &mut self,
         table: &ConnectionTable,
         packet: &Packet,
-        frame: &[u8],
+        received: (&[u8], PortId),
         now: Tick,
     ) -> Result<Found, Verdict> {
         if let Some(found) = table.find(table.hash(packet.flow), packet.flow) {
@@ -209,17 +209,22 @@ impl<W: Wire> Balancer<W> {
                 self.destinations.closed(ended);
             }
         }
-        self.admit(packet, frame, now)
+        self.admit(packet, received, now)
     }
 
     /// Classify, schedule, insert: what the first packet of a connection goes through.
-    fn admit(&mut self, packet: &Packet, frame: &[u8], now: Tick) -> Result<Found, Verdict> {
+    fn admit(
+        &mut self,
+        packet: &Packet,
+        (frame, port): (&[u8], PortId),
+        now: Tick,
+    ) -> Result<Found, Verdict> {
         let Snapshot { services, timeouts, sysctls, .. } = self.snapshot.current();
         let flow = packet.flow;
         // Linux answers what belongs to no connection; a SYN alone opens one.
         let opens = flow.protocol() == protocol::UDP
             || (packet.flags.any(Flags::SYN) && !packet.flags.any(Flags::RST));
-        let found = services.find(flow).filter(|_| opens).ok_or(Verdict::ToKernel)?;
+        let found = services.find(flow, port).filter(|_| opens).ok_or(Verdict::ToKernel)?;
         let service = found.service;
         if is_martian_source(flow.source().0) {
             return Err(Verdict::Drop(Drop::MartianSource));

@@ -38,8 +38,8 @@ static COMMAND: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"ipvsadm (-[^(]*[
 const AND: &str = "  ;  ";
 
 /// In what pieces, and in how many of them at most, the time passes that the recorder took before a step.
-const PIECE: Duration = Duration::from_millis(100);
-const CATCH_UP: usize = 13;
+const PIECE: Duration = Duration::from_micros(15_625);
+const CATCH_UP: usize = 80;
 
 /// Replays every step on one director.
 ///

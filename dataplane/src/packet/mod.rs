@@ -9,6 +9,8 @@ pub mod udp;
 
 /// IP protocol numbers (IANA).
 pub mod protocol {
+    /// That of a template for a mark, whatever the packets' protocols are (IPPROTO_IP).
+    pub const IP: u8 = 0;
     /// RFC 9293.
     pub const TCP: u8 = 6;
     /// RFC 768.

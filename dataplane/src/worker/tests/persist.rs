@@ -188,3 +188,49 @@ fn datagrams_scheduled_one_by_one_stay_with_their_template() {
     wait(&mut lab, TIMEOUT + 1);
     assert_eq!((templates(&lab), persistent(&lab)), (vec![], [0, 0]));
 }
+
+#[test]
+fn a_mark_comes_before_addresses_and_has_one_template_for_all_its_ports() {
+    use crate::mark::{Addresses, Rule};
+    let mut lab = Lab::new(Method::Nat, 1);
+    let service = |destinations, persistence| {
+        Arc::new(Service::new(destinations, schedule::by_name("rr").unwrap()).with_persistence(persistence))
+    };
+    let persistence = Persistence { ticks: TIMEOUT * TICKS_PER_SECOND, mask: u32::MAX };
+    let two = || destinations(&[1, 1], Method::Nat);
+    let rule =
+        Rule { destination: Addresses::new(VIP.0, u32::MAX), in_port: Some(PortId(0)), ..Rule::new(9) };
+    let other = Rule { destination_ports: 81..=81, ..Rule::new(8) };
+    let key = ServiceKey { protocol: protocol::TCP, address: VIP.0, port: VIP.1 };
+    let services = Services::new([(key, service(Vec::new(), None))])
+        .with_marks(vec![other, rule], [(9, service(two(), Some(persistence)))]);
+    assert!(services.is_virtual(VIP.0) && !services.is_virtual(VIP.0 + 1));
+    lab.snapshot.services = Arc::new(services);
+    lab.publish();
+    let (first, at) = connect_to(&mut lab, 0, 4000, VIP.1).unwrap();
+    assert_eq!(at, VIP.1, "servers' own ports count for no persistent service by mark");
+    assert_eq!(connect_to(&mut lab, 0, 4001, 443), Some((first, 443)));
+    let shown: Vec<_> = templates(&lab).iter().map(|v| (v.flow.protocol(), v.flow.destination())).collect();
+    assert_eq!(shown, [(protocol::IP, (9, 0))]);
+    // Marked 8 by the first rule, for which there is no service, and of no address's.
+    assert_eq!(connect_to(&mut lab, 0, 4002, 81), None);
+    assert_eq!(lab.to_kernel[0].len(), 1);
+    // Received on another port it is for the address's service, which has no server.
+    let flow = Flow::new(protocol::TCP, (CLIENT, 4003), VIP);
+    assert_eq!(lab.receive_one(1, frame(LAN, flow, Flags::SYN, b"")), None);
+    assert_eq!(lab.dropped(Drop::NoDestination), 1);
+}
+
+#[test]
+fn a_service_by_mark_sends_to_its_servers_ports_or_to_the_clients() {
+    use crate::mark::Rule;
+    for (own, expected) in [(8080, 8080), (0, 443)] {
+        let mut lab = Lab::new(Method::Nat, 1);
+        let mut servers = destinations(&[1], Method::Nat);
+        servers[0].port = own;
+        let service = Arc::new(Service::new(servers, schedule::by_name("rr").unwrap()));
+        lab.snapshot.services = Arc::new(Services::default().with_marks(vec![Rule::new(1)], [(1, service)]));
+        lab.publish();
+        assert_eq!(connect_to(&mut lab, 0, 4000, 443), Some((0, expected)));
+    }
+}

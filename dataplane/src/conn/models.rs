@@ -175,3 +175,28 @@ fn a_connection_in_an_entry_whose_old_timer_is_firing_has_a_timer() {
         assert_ne!(table.entry(index).armed(), Armed::NONE);
     });
 }
+
+#[test]
+fn a_template_that_ends_has_no_connection_under_it() {
+    check(|| {
+        let table = table();
+        let mut connections = Connections::new(table.clone(), 0, Tick(0));
+        let key = Flow::template(6, 1, (2, 80));
+        let template =
+            connections.open_template(&NewConnection { flow: key, ..new(1) }, 64, Tick(0)).unwrap();
+        connections.release(template);
+        let adopts = {
+            let table = table.clone();
+            thread::spawn(move || {
+                let mut connections = Connections::new(table, 1, Tick(0));
+                let template = connections.find_template(key)?;
+                connections.adopt(template, Tick(0)).then(|| connections.entry(template).life().is_alive())
+            })
+        };
+        let ended = connections.close(template);
+        let adopted = adopts.join().unwrap();
+        assert!(ended.is_none() || adopted.is_none(), "{ended:?}, {adopted:?}");
+        assert_ne!(adopted, Some(false));
+        assert_eq!(ended.is_none(), adopted.is_some());
+    });
+}

@@ -227,7 +227,7 @@ impl Services {
         }
         let on = |port| {
             let key = ServiceKey { protocol: flow.protocol(), address, port };
-            self.by_address.get(&key).map(|service| Match { service: &**service, port, mark: None })
+            self.by_address.get(&key).map(|service| Match { service, port, mark: None })
         };
         if let Some(exact) = on(port) {
             return Some(exact);

@@ -120,7 +120,7 @@ async fn serve(
     )
     .with_table_sizes(config.schedulers);
     let mut director = Director::new(dataplane, config.connections.destinations, Instant::now());
-    set_sysctls(config, &mut director)?;
+    configure(config, &mut director)?;
     let director = Rc::new(RefCell::new(director));
     let (outcome, threads) = control(config, mirror, networks, server, director, threads, stopped).await;
     // Nothing more can be told to systemd where there is none.
@@ -178,12 +178,13 @@ async fn control(
     (outcome, threads)
 }
 
-/// Sets what the configuration file says.
-fn set_sysctls(config: &Config, director: &mut Director<Workers>) -> anyhow::Result<()> {
+/// Makes what the configuration file says so.
+fn configure(config: &Config, director: &mut Director<Workers>) -> anyhow::Result<()> {
     let set = |&(name, value): &(&'static str, _)| Change::SetSysctl { name: name.to_owned(), value };
-    let changes: Vec<_> = config.sysctls.iter().map(set).collect();
+    let marks = config.marks.iter().cloned().map(Change::AddMark);
+    let changes: Vec<_> = config.sysctls.iter().map(set).chain(marks).collect();
     if !changes.is_empty() {
-        director.handle(&Request::Transaction(changes), Instant::now()).context("[sysctl]")?;
+        director.handle(&Request::Transaction(changes), Instant::now()).context("[sysctl] and [[mark]]")?;
     }
     Ok(())
 }

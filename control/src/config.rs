@@ -12,6 +12,7 @@ use dataplane::schedule::TableSizes;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::mark::MarkRule;
 use crate::sysctl;
 
 mod check;
@@ -35,6 +36,8 @@ pub struct Config {
     pub schedulers: TableSizes,
     /// The sysctls that are named, with values they take.
     pub sysctls: Vec<(&'static str, sysctl::Value)>,
+    /// `[[mark]]`: the marking rules, in the order in which they are asked; none twice.
+    pub marks: Vec<MarkRule>,
     /// The ports; a [`PortId`] is an index into this list. Never empty.
     pub ports: Vec<Port>,
     /// Routes that leave by ports without a kernel interface.

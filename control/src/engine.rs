@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use crate::mark::MarkRule;
 use crate::model::Change;
 use crate::protocol::{
     Configuration, ConfiguredService, DestinationEntry, Outcome, Reply, Request, SchedulerEntry,
@@ -104,6 +105,7 @@ impl<D: Dataplane> Director<D> {
             }
             Request::Timeouts => Ok(Reply::Timeouts(self.table.timeouts())),
             Request::Daemons => Ok(Reply::Daemons(self.table.daemons().cloned().collect())),
+            Request::Marks => Ok(Reply::Marks(self.table.marks().iter().cloned().collect())),
             Request::Sysctls => Ok(Reply::Sysctls(self.sysctls())),
             Request::Schedulers => Ok(Reply::Schedulers(schedulers())),
             Request::Network => Ok(Reply::Network(self.dataplane.network())),
@@ -160,6 +162,11 @@ impl<D: Dataplane> Director<D> {
     fn make(&self, table: &mut ServiceTable, change: &Change) -> Result<(), Refusal> {
         let interfaces = |name: &str| self.dataplane.interface_mtu(name);
         table.check(change, &interfaces)?;
+        if let Change::AddMark(MarkRule { in_port: Some(name), .. }) = change
+            && self.dataplane.ports().iter().all(|port| port.name != *name)
+        {
+            return Err(Refusal::NoSuchPort(name.clone()));
+        }
         (self.supports)(change)?;
         table.apply(change, &|id| self.dataplane.destination_counts(id), &interfaces)
     }
@@ -192,6 +199,7 @@ impl<D: Dataplane> Director<D> {
             timeouts: self.table.timeouts(),
             daemons: self.table.daemons().cloned().collect(),
             sysctls: changed.map(|(definition, value)| (definition.name.to_owned(), value)).collect(),
+            marks: self.table.marks().iter().cloned().collect(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use dataplane::schedule;
 use serde::{Deserialize, Serialize};
 
+use crate::mark::MarkRule;
 use crate::sysctl;
 
 /// The scheduler of a service that names none (ipvsadm's default).
@@ -518,6 +519,12 @@ pub enum Change {
     },
     /// Gives every sysctl its default.
     ResetSysctls,
+    /// Adds a marking rule, to be asked after all others.
+    AddMark(MarkRule),
+    /// Deletes a marking rule, named by all it says.
+    DeleteMark(MarkRule),
+    /// Deletes every marking rule.
+    ClearMarks,
     /// Starts a synchronisation daemon.
     StartDaemon(SyncDaemon),
     /// Stops a synchronisation daemon.

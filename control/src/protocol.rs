@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::mark::MarkRule;
 use crate::model::{
     Change, DestinationSpec, Rates, ServiceSpec, Stats, SyncDaemon, Timeouts, VirtualService,
 };
@@ -46,6 +47,8 @@ pub enum Request {
     Timeouts,
     /// List synchronisation daemons.
     Daemons,
+    /// List the marking rules.
+    Marks,
     /// List the sysctls.
     Sysctls,
     /// List the schedulers.
@@ -90,6 +93,8 @@ pub enum Reply {
     Timeouts(Timeouts),
     /// Synchronisation daemons.
     Daemons(Vec<SyncDaemon>),
+    /// Marking rules, in the order in which they are asked.
+    Marks(Vec<MarkRule>),
     /// Sysctls.
     Sysctls(Vec<SysctlEntry>),
     /// Schedulers.
@@ -196,6 +201,9 @@ pub struct Configuration {
     pub daemons: Vec<SyncDaemon>,
     /// The sysctls that do not have their defaults, by name.
     pub sysctls: BTreeMap<String, sysctl::Value>,
+    /// The marking rules, in the order in which they are asked.
+    #[serde(default)]
+    pub marks: Vec<MarkRule>,
 }
 
 /// A service as it was configured.

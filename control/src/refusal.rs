@@ -59,6 +59,18 @@ pub enum Refusal {
         /// What it takes.
         takes: String,
     },
+    /// That marking rule is there already.
+    #[error("Marking rule already exists")]
+    MarkExists,
+    /// There is no such marking rule.
+    #[error("No such marking rule")]
+    NoSuchMark,
+    /// The marking rule makes no sense.
+    #[error("Not a marking rule: {0}")]
+    BadMark(&'static str),
+    /// Director has no port of that name.
+    #[error("director has no port {0} (lbctl ports)")]
+    NoSuchPort(String),
     /// There is no daemon to stop.
     #[error("No daemon is running")]
     NoDaemon,
@@ -98,6 +110,10 @@ impl Refusal {
             Self::NoSuchDevice => "no_such_device",
             Self::NoSuchSysctl { .. } => "no_such_sysctl",
             Self::BadSysctl { .. } => "bad_sysctl",
+            Self::MarkExists => "mark_exists",
+            Self::NoSuchMark => "no_such_mark",
+            Self::BadMark(_) => "bad_mark",
+            Self::NoSuchPort(_) => "no_such_port",
             Self::NoDaemon => "no_daemon",
             Self::PermissionDenied => "permission_denied",
             Self::Unsupported(_) => "unsupported",

@@ -3,18 +3,22 @@
 //! Each test here goes away with the work that makes it untrue. A change is tested before anything is done, and
 //! only if IPVS itself would take it, so that wrong use is answered as IPVS answers it.
 
-use crate::model::{Change, DestinationSpec, Family, ForwardingMethod, ServiceSpec, VirtualService};
+use ipnet::IpNet;
+
+use crate::mark::MarkRule;
+use crate::model::{Change, DestinationSpec, Family, ForwardingMethod, ServiceSpec};
 use crate::refusal::Refusal;
 use crate::sysctl;
 
 /// The sysctls that do something. The others can only be set to their defaults.
-pub const SYSCTLS: [&str; 12] = [
+pub const SYSCTLS: [&str; 13] = [
     "am_droprate",
     "amemthresh",
     "conn_reuse_mode",
     "drop_entry",
     "drop_packet",
     "expire_nodest_conn",
+    "expire_quiescent_template",
     "lblc_expiration",
     "lblcr_expiration",
     "run_estimation",
@@ -30,6 +34,7 @@ pub fn check(change: &Change) -> Result<(), Refusal> {
         Change::AddDestination { destination, .. } | Change::EditDestination { destination, .. } => {
             self::destination(destination)
         }
+        Change::AddMark(rule) => mark(rule),
         Change::StartDaemon(_) => Err(not_yet("synchronise connections")),
         Change::SetSysctl { name, value } => sysctl(name, *value),
         _ => Ok(()),
@@ -47,22 +52,20 @@ fn sysctl(name: &str, value: sysctl::Value) -> Result<(), Refusal> {
 }
 
 fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
-    if matches!(spec.service, VirtualService::Mark { .. }) {
-        return Err(not_yet("balance by firewall mark"));
-    }
     if spec.service.family() == Family::Ipv6 {
         return Err(not_yet("balance IPv6"));
-    }
-    if spec.persistence.is_some() {
-        return Err(not_yet("do persistence"));
     }
     if spec.engine.is_some() {
         return Err(not_yet("have persistence engines"));
     }
-    if spec.one_packet {
-        return Err(not_yet("do one-packet scheduling"));
-    }
     Ok(())
+}
+
+fn mark(rule: &MarkRule) -> Result<(), Refusal> {
+    match rule.from.or(rule.to) {
+        Some(IpNet::V6(_)) => Err(not_yet("mark IPv6 packets")),
+        _ => Ok(()),
+    }
 }
 
 fn destination(spec: &DestinationSpec) -> Result<(), Refusal> {
@@ -86,7 +89,7 @@ fn not_yet(what: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Persistence, Protocol};
+    use crate::model::{Protocol, VirtualService};
 
     #[test]
     fn what_is_refused_says_what() {
@@ -97,17 +100,10 @@ mod tests {
         };
         let v4 = ServiceSpec::new(address("198.51.100.1", Protocol::Tcp));
         let server = DestinationSpec::new("192.0.2.1".parse().unwrap(), 80);
-        let persistence =
-            Persistence { timeout_seconds: 360, granularity: crate::model::Granularity::whole(Family::Ipv4) };
         let refused = [
-            (
-                ServiceSpec::new(VirtualService::Mark { mark: 1, family: Family::Ipv4 }),
-                "by firewall mark yet",
-            ),
+            (ServiceSpec::new(VirtualService::Mark { mark: 1, family: Family::Ipv6 }), "IPv6 yet"),
             (ServiceSpec::new(address("2001:db8::1", Protocol::Tcp)), "IPv6 yet"),
-            (ServiceSpec { persistence: Some(persistence), ..v4.clone() }, "persistence yet"),
             (ServiceSpec { engine: Some("sip".into()), ..v4.clone() }, "engines yet"),
-            (ServiceSpec { one_packet: true, ..v4.clone() }, "scheduling yet"),
         ];
         for (spec, words) in refused {
             let message = check(&Change::AddService(spec.clone())).unwrap_err().to_string();

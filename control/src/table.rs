@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use imbl::{HashMap, Vector};
 
+use crate::mark::MarkRule;
 use crate::model::{
     Change, DestinationSpec, Rates, ServiceSpec, Stats, SyncDaemon, Timeouts, VirtualService,
 };
@@ -170,6 +171,7 @@ pub struct ServiceTable {
     next_revision: u64,
     timeouts: Timeouts,
     sysctls: sysctl::Values,
+    marks: Vector<MarkRule>,
     daemons: [Option<SyncDaemon>; 2],
 }
 
@@ -189,6 +191,7 @@ impl ServiceTable {
             next_revision: 0,
             timeouts: Timeouts::default(),
             sysctls: sysctl::Values::default(),
+            marks: Vector::new(),
             daemons: [None, None],
         }
     }
@@ -237,6 +240,11 @@ impl ServiceTable {
     /// The sysctls in force.
     pub fn sysctls(&self) -> &sysctl::Values {
         &self.sysctls
+    }
+
+    /// The marking rules, in the order in which they are asked.
+    pub fn marks(&self) -> &Vector<MarkRule> {
+        &self.marks
     }
 
     /// The synchronisation daemons, master first, with every attribute filled in.
@@ -320,6 +328,9 @@ impl ServiceTable {
                 // Checked before; what is refused there does not get here.
                 let _ = self.sysctls.set(name, *value);
             }
+            Change::AddMark(rule) => self.marks.push_back(rule.clone()),
+            Change::DeleteMark(rule) => self.marks.retain(|known| known != rule),
+            Change::ClearMarks => self.marks.clear(),
             Change::ResetSysctls => self.sysctls = sysctl::Values::default(),
             Change::StartDaemon(daemon) => {
                 self.daemons[daemon.role as usize] = daemons::complete(daemon, interfaces);

@@ -11,15 +11,21 @@ use std::time::{Duration, Instant};
 
 use dataplane::conn::{Method, Timeouts};
 use dataplane::counters::{Drop, WorkerCounters as Counters};
+use dataplane::mark::Rule;
 use dataplane::network::{MacAddr, Network, NextHop, PortId};
 use dataplane::packet::protocol;
 use dataplane::schedule::{self, Flags, Scheduler, TableSizes};
-use dataplane::service::{Destination, Service, ServiceKey, Services};
+use dataplane::service::{self, Destination, Service, ServiceKey, Services};
 use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::time::{TICKS_PER_SECOND, Tick};
 use dataplane::worker::Shared;
+use imbl::Vector;
 
-use crate::model::{DestinationSpec, ForwardingMethod, NO_SCHEDULER, Protocol, Stats, VirtualService};
+use crate::mark::MarkRule;
+use crate::model::{
+    DestinationSpec, Family, ForwardingMethod, Granularity, NO_SCHEDULER, Persistence, Protocol, Stats,
+    VirtualService,
+};
 use crate::running::{
     ConnectionRow, Dataplane, DestinationCounts, NamedCount, NeighbourInfo, NetworkInfo, PortInfo, RouteInfo,
     WorkerCounters,
@@ -102,6 +108,8 @@ pub struct Workers {
     servers: BTreeMap<u32, u32>,
     surroundings: Surroundings,
     sizes: TableSizes,
+    /// The marking rules that workers have.
+    marks: Vector<MarkRule>,
 }
 
 impl Workers {
@@ -115,7 +123,8 @@ impl Workers {
         surroundings: Surroundings,
     ) -> Self {
         let (services, servers, sizes) = (HashMap::new(), BTreeMap::new(), TableSizes::default());
-        Self { shared, publisher, snapshot, counters, services, servers, surroundings, sizes }
+        let marks = Vector::new();
+        Self { shared, publisher, snapshot, counters, services, servers, surroundings, sizes, marks }
     }
 
     /// The same, where schedulers are to have tables of these sizes.
@@ -161,16 +170,25 @@ impl Workers {
             }
         };
         let flags = Flags(service.spec().flags.0);
+        let one_packet = service.spec().one_packet;
+        let persistence = service.spec().persistence.map(persistence);
         let destinations: Vec<_> =
             table.destinations(service).filter_map(PublishedDestination::new).collect();
         let seen = || destinations.iter().map(|d| d.destination);
         let service_arc = match same {
             Some(old)
-                if old.service.flags() == flags && old.service.destinations().iter().copied().eq(seen()) =>
+                if old.service.flags() == flags
+                    && old.service.has_one_packet() == one_packet
+                    && old.service.persistence() == persistence
+                    && old.service.destinations().iter().copied().eq(seen()) =>
             {
                 old.service.clone()
             }
-            _ => Arc::new(Service::new(seen().collect(), scheduler.clone()).with_flags(flags)),
+            _ => {
+                let service = Service::new(seen().collect(), scheduler.clone());
+                let service = service.with_flags(flags).with_one_packet(one_packet);
+                Arc::new(service.with_persistence(persistence))
+            }
         };
         Ok(Published {
             incarnation: service.incarnation(),
@@ -212,16 +230,22 @@ impl Workers {
     /// The snapshot in which `difference` is made to what workers see now.
     fn snapshot(&self, table: &ServiceTable, difference: &Difference) -> Arc<Snapshot> {
         let changed: HashMap<_, _> = difference.changed.iter().map(|(id, service)| (*id, service)).collect();
-        let services = if difference.changed.is_empty() && difference.gone.is_empty() {
-            self.snapshot.services.clone()
-        } else {
-            let services = table.services().filter_map(|service| {
-                let id = service.id();
-                let published = changed.get(&id).copied().or_else(|| self.services.get(&id))?;
-                Some((service_key(&service.spec().service)?, published.service.clone()))
-            });
-            Arc::new(Services::new(services))
-        };
+        let services =
+            if difference.changed.is_empty() && difference.gone.is_empty() && self.marks == *table.marks() {
+                self.snapshot.services.clone()
+            } else {
+                let services: Vec<_> = table
+                    .services()
+                    .filter_map(|service| {
+                        let id = service.id();
+                        let published = changed.get(&id).copied().or_else(|| self.services.get(&id))?;
+                        Some((service.spec().service, published.service.clone()))
+                    })
+                    .collect();
+                let by_address = services.iter().filter_map(|(key, s)| Some((service_key(key)?, s.clone())));
+                let by_mark = services.iter().filter_map(|(key, s)| Some((mark(key)?, s.clone())));
+                Arc::new(Services::new(by_address).with_marks(self.rules(table), by_mark))
+            };
         let times = table.timeouts();
         let sysctls = table.sysctls().for_workers();
         Arc::new(Snapshot {
@@ -245,6 +269,14 @@ impl Workers {
         change(&mut snapshot);
         self.snapshot = Arc::new(snapshot);
         self.publisher.publish(&self.snapshot);
+    }
+
+    /// The marking rules as workers have them.
+    fn rules(&self, table: &ServiceTable) -> Vec<Rule> {
+        let is_by_port = table.marks().iter().any(|rule| rule.in_port.is_some());
+        let ports = if is_by_port { self.ports() } else { Vec::new() };
+        let port = |name: &str| ports.iter().position(|port| port.name == name).map(|n| PortId(n as u16));
+        table.marks().iter().filter_map(|rule| rule.for_workers(port)).collect()
     }
 
     /// Remembers what workers see now, and tells who wants to know of the real servers.
@@ -282,7 +314,7 @@ impl Dataplane for Workers {
         DestinationCounts {
             active: load.active(),
             inactive: load.inactive(),
-            persistent: 0,
+            persistent: load.persistent(),
             stats: Stats {
                 connections: stats.connections,
                 in_packets: stats.in_packets,
@@ -307,7 +339,7 @@ impl Dataplane for Workers {
                     protocol::SCTP => Some(Protocol::Sctp),
                     _ => None,
                 },
-                state: view.state.name().to_owned(),
+                state: view.state_name().to_owned(),
                 expires: view.expires / TICKS_PER_SECOND,
                 client: socket(view.flow.source()),
                 virtual_address: socket(view.flow.destination()),
@@ -402,6 +434,7 @@ impl Dataplane for Workers {
             self.shared.destinations.set_gone(gone.destination.id, true);
             any_gone = true;
         }
+        self.marks = table.marks().clone();
         self.remember(difference);
         if any_gone && self.snapshot.sysctls.expire_nodest_conn {
             self.publish_again(|snapshot| snapshot.deletions = snapshot.deletions.wrapping_add(1));
@@ -431,6 +464,23 @@ fn service_key(service: &VirtualService) -> Option<ServiceKey> {
         return None;
     };
     Some(ServiceKey { protocol: protocol.number(), address: (*address).into(), port: *port })
+}
+
+/// The mark by which workers find a service; `None` for one that has none, or is for packets they do not have.
+fn mark(service: &VirtualService) -> Option<u32> {
+    match *service {
+        VirtualService::Mark { mark, family: Family::Ipv4 } => Some(mark),
+        _ => None,
+    }
+}
+
+fn persistence(spec: Persistence) -> service::Persistence {
+    let mask = match spec.granularity {
+        Granularity::Mask(mask) => mask.into(),
+        // IPv6's, and no IPv4 service has one.
+        Granularity::Prefix(_) => u32::MAX,
+    };
+    service::Persistence { ticks: spec.timeout_seconds.saturating_mul(TICKS_PER_SECOND), mask }
 }
 
 fn destination(destination: &table::Destination) -> Option<Destination> {

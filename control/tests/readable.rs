@@ -15,7 +15,7 @@ use control::supported;
 use serde_json::{Value, json};
 
 /// A table with something of everything in it.
-const RICH: [&str; 16] = [
+const RICH: [&str; 18] = [
     "service add tcp:198.51.100.8:80 --scheduler sh --flags sh-port,sh-fallback --persistence=60 --mask 255.255.255.0",
     "destination add tcp:198.51.100.8:80 192.0.2.11:8080 --method nat --weight 5 --upper 100 --lower 50",
     "destination add tcp:198.51.100.8:80 192.0.2.9 --method tunnel --tunnel gue --tunnel-port 6080 --tunnel-checksum remote",
@@ -28,6 +28,8 @@ const RICH: [&str; 16] = [
     "service add mark:4294967295 --scheduler wrr",
     "destination add mark:4294967295 192.0.2.9:8080",
     "service add mark:7:ipv6 --persistence=90",
+    "mark add 7 --protocol udp --from 203.0.113.0/24 --to 198.51.100.8/32 --from-ports 1024-65535 --to-ports 53",
+    "mark add 4294967295",
     "timeout set --tcp 600 --udp 30",
     "sysctl set net.ipv4.vs.drop_entry 3",
     "sysctl set sync_threshold=5 60",
@@ -374,10 +376,11 @@ fn what_director_cannot_do_yet_is_refused_in_this_language_too() {
     do_all(&daemon, &["service add tcp:198.51.100.8:80 --scheduler rr", "sysctl set run_estimation 0"]);
     let before = out(&daemon, "save --full");
     for line in [
-        "service add mark:1",
+        "service add mark:1:ipv6",
+        "mark add 1 --to 2001:db8::/32",
         "sysctl set cache_bypass 1",
         "daemon start master --interface e1",
-        "service edit tcp:198.51.100.8:80 --persistence",
+        "service edit tcp:198.51.100.8:80 --persistence --engine sip",
     ] {
         let printed = daemon.lbctl(line);
         assert!(printed.err.starts_with("lbctl: director does not "), "{line}: {printed:?}");
@@ -443,7 +446,9 @@ fn the_json_has_the_documented_keys() {
         // A service's destinations are as `destination list` describes them.
         printed.retain(|key| !key.starts_with("destinations."));
         if command == "save" {
-            printed.retain(|key| ["services", "timeouts", "daemons", "sysctls"].contains(&key.as_str()));
+            printed.retain(|key| {
+                ["services", "timeouts", "daemons", "sysctls", "marks"].contains(&key.as_str())
+            });
         }
         assert_eq!(printed, described, "{command}");
     }
@@ -525,4 +530,41 @@ fn completions_are_what_their_shells_read() {
             assert_eq!(finish(bash, &script.out).out, "show\n");
         }
     }
+}
+
+#[test]
+fn marking_rules_are_kept_in_order_and_named_by_all_they_say() {
+    let daemon = Daemon::start(everything, |_| {});
+    do_all(&daemon, &["mark add 7 --protocol tcp --to 198.51.100.0/24 --to-ports 8000-8099", "mark add 8"]);
+    let expected = "MARK  PROTOCOL  FROM  PORTS  TO               PORTS      RECEIVED BY
+   7  tcp       -     -      198.51.100.0/24  8000-8099  -
+   8  -         -     -      -                -          -
+";
+    assert_eq!(out(&daemon, "mark list"), expected);
+    assert_eq!(
+        json(&daemon, "mark list --json")[0],
+        json!({"mark": 7, "protocol": "tcp", "from": null, "to": "198.51.100.0/24", "from_ports": null,
+            "to_ports": "8000-8099", "in_port": null})
+    );
+    for (line, code) in [
+        ("mark add 8 --json", "mark_exists"),
+        ("mark delete 7 --json", "no_such_mark"),
+        ("mark add 9 --in-port nowhere --json", "no_such_port"),
+        ("mark add 9 --from 203.0.113.0/24 --to 2001:db8::/32 --json", "bad_mark"),
+    ] {
+        let error: Value = serde_json::from_str(&daemon.lbctl(line).err).unwrap();
+        assert_eq!(error["error"]["code"].as_str(), Some(code), "{line}");
+    }
+    do_all(
+        &daemon,
+        &["mark delete 7 --to 198.51.100.0/24 --to-ports 8000-8099 --protocol tcp", "service clear"],
+    );
+    assert_eq!(
+        json(&daemon, "mark list --json").as_array().map(Vec::len),
+        Some(1),
+        "services are something else"
+    );
+    do_all(&daemon, &["mark clear"]);
+    assert_eq!(json(&daemon, "mark list --json"), json!([]));
+    daemon.stop();
 }

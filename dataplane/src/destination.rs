@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::FromZeros;
 
-use crate::conn::State;
+use crate::conn::{Ended, State};
 use crate::counters::add;
 use crate::memory::Region;
 
@@ -20,6 +20,7 @@ use crate::memory::Region;
 pub struct Load {
     active: AtomicU32,
     inactive: AtomicU32,
+    persistent: AtomicU32,
     /// With this many connections it is overloaded; 0 where there is no limit.
     upper: AtomicU32,
     /// With fewer than this many it is no longer; 0 stands for 3/4 of `upper`.
@@ -41,6 +42,12 @@ impl Load {
     #[inline]
     pub fn inactive(&self) -> u32 {
         self.inactive.load(Ordering::Relaxed)
+    }
+
+    /// Persistence templates that lead to it.
+    #[inline]
+    pub fn persistent(&self) -> u32 {
+        self.persistent.load(Ordering::Relaxed)
     }
 
     /// True while it has had as many connections as it may have, and has not got rid of enough since. Schedulers that
@@ -225,6 +232,26 @@ impl Destinations {
         load.cell(state).fetch_sub(1, Ordering::SeqCst);
         if load.overloaded.load(Ordering::SeqCst) != 0 {
             load.relax();
+        }
+    }
+
+    /// A persistence template is about to be opened.
+    pub(crate) fn template_opening(&self, destination: u32) {
+        self.load(destination).persistent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A persistence template has ended, or was not opened after all.
+    pub(crate) fn template_ended(&self, destination: u32) {
+        self.load(destination).persistent.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What was in the table is no more.
+    #[inline]
+    pub(crate) fn closed(&self, ended: Ended) {
+        if ended.is_template {
+            self.template_ended(ended.destination);
+        } else {
+            self.ended(ended.destination, ended.state);
         }
     }
 

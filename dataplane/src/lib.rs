@@ -9,6 +9,7 @@ pub mod counters;
 pub mod destination;
 mod egress;
 pub mod forward;
+pub mod mark;
 pub mod memory;
 pub mod network;
 pub mod packet;

@@ -17,7 +17,8 @@ use crate::wire::Frame;
 pub struct Flow {
     /// Source address in the high half, destination address in the low half.
     addresses: u64,
-    /// From the top: source port 16, destination port 16, protocol 8, zero 24.
+    /// From the top: source port 16, destination port 16, protocol 8, zero 23, and 1 where this is no packet's flow but the key
+    /// of a persistence template.
     ports: u64,
 }
 
@@ -29,6 +30,20 @@ impl Flow {
             addresses: (source.0 as u64) << 32 | destination.0 as u64,
             ports: (source.1 as u64) << 48 | (destination.1 as u64) << 32 | (protocol as u64) << 24,
         }
+    }
+
+    /// The key of a persistence template: no packet's flow equals it. `client` is the network that shares the template, `to`
+    /// its virtual address, or a mark as a number, and virtual port (0 for every port).
+    #[inline]
+    pub const fn template(protocol: u8, client: u32, to: (u32, u16)) -> Self {
+        let flow = Self::new(protocol, (client, 0), to);
+        Self { ports: flow.ports | 1, ..flow }
+    }
+
+    /// True for the key of a persistence template.
+    #[inline]
+    pub const fn is_template(self) -> bool {
+        self.ports & 1 != 0
     }
 
     #[inline]

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::conn::Method;
+use crate::mark::{Addresses, Rule};
+use crate::network::PortId;
+use crate::packet::protocol;
 use crate::parse::Flow;
 use crate::schedule::{Flags, Scheduler, Slots};
 
@@ -27,12 +30,23 @@ pub struct Destination {
     pub method: Method,
 }
 
+/// Connections of one client, or of one network of clients, go to one destination (`-p`, `-M`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// How long a template stays after its last new connection, in ticks.
+    pub ticks: u32,
+    /// The bits of the client's address that count.
+    pub mask: u32,
+}
+
 /// A virtual service.
 #[derive(Debug)]
 pub struct Service {
     destinations: Vec<Destination>,
     scheduler: Arc<dyn Scheduler>,
     flags: Flags,
+    one_packet: bool,
+    persistence: Option<Persistence>,
     slots: Slots,
 }
 
@@ -42,13 +56,20 @@ impl Service {
     pub fn new(mut destinations: Vec<Destination>, scheduler: Arc<dyn Scheduler>) -> Self {
         destinations.sort_by_key(|d| std::cmp::Reverse(d.sequence));
         let slots = scheduler.slots(&destinations);
-        Self { destinations, scheduler, flags: Flags::default(), slots }
+        Self { destinations, scheduler, flags: Flags::default(), one_packet: false, persistence: None, slots }
     }
 
     /// The same service with these scheduler flags.
     #[must_use]
     pub fn with_flags(self, flags: Flags) -> Self {
         Self { flags, ..self }
+    }
+
+    /// The same service with one-packet scheduling (`-o`) or without: each datagram is scheduled by itself, and no
+    /// connection is kept. Means nothing for protocols other than UDP.
+    #[must_use]
+    pub fn with_one_packet(self, one_packet: bool) -> Self {
+        Self { one_packet, ..self }
     }
 
     /// The destinations, the one added last first.
@@ -67,6 +88,29 @@ impl Service {
     #[inline]
     pub fn flags(&self) -> Flags {
         self.flags
+    }
+
+    /// True where each packet of this protocol is scheduled by itself.
+    #[inline]
+    pub fn is_one_packet(&self, protocol: u8) -> bool {
+        self.one_packet && protocol == protocol::UDP
+    }
+
+    /// True where it was made [with one-packet scheduling](Service::with_one_packet).
+    pub fn has_one_packet(&self) -> bool {
+        self.one_packet
+    }
+
+    /// The same service with persistence or without.
+    #[must_use]
+    pub fn with_persistence(self, persistence: Option<Persistence>) -> Self {
+        Self { persistence, ..self }
+    }
+
+    /// Its persistence.
+    #[inline]
+    pub fn persistence(&self) -> Option<Persistence> {
+        self.persistence
     }
 
     /// The destination in the slot that `hash` falls into, if its scheduler has laid out slots and there is anybody to
@@ -110,9 +154,37 @@ pub struct ServiceKey {
     pub port: u16,
 }
 
+/// FTP's ports, and the first one that servers choose for passive data (Linux's ip_unprivileged_port_start).
+pub(crate) const FTP: u16 = 21;
+const FTP_DATA: u16 = 20;
+const UNPRIVILEGED: u16 = 1024;
+
+/// The service that a packet is for, and by what.
+#[derive(Clone, Copy, Debug)]
+pub struct Match<'s> {
+    /// The service.
+    pub service: &'s Service,
+    /// The service's port; 0 for every port, and for a mark.
+    pub port: u16,
+    /// The service's mark, where it is for one.
+    pub mark: Option<u32>,
+}
+
+impl Match<'_> {
+    /// The port at which `destination` gets a connection of `flow`: its own where it has one, else the client's. A persistent
+    /// service sends what came to another port than its own to that same port.
+    pub(crate) fn server_port(&self, destination: &Destination, flow: Flow) -> u16 {
+        let (_, port) = flow.destination();
+        let own = self.service.persistence.is_none() || port == self.port;
+        if own && destination.port != 0 { destination.port } else { port }
+    }
+}
+
 /// All services at one moment.
 #[derive(Debug, Default)]
 pub struct Services {
+    rules: Vec<Rule>,
+    by_mark: HashMap<u32, Arc<Service>>,
     by_address: HashMap<ServiceKey, Arc<Service>>,
     addresses: HashSet<u32>,
 }
@@ -122,23 +194,61 @@ impl Services {
     pub fn new(services: impl IntoIterator<Item = (ServiceKey, Arc<Service>)>) -> Self {
         let by_address: HashMap<_, _> = services.into_iter().collect();
         let addresses = by_address.keys().map(|key| key.address).collect();
-        Self { by_address, addresses }
+        Self { by_address, addresses, ..Self::default() }
     }
 
-    /// The service that a client's flow is for: that of its address and port, else that of its address and every port.
-    pub fn find(&self, flow: Flow) -> Option<&Service> {
+    /// And of these services by mark, with the rules that give marks. The first rule that takes a packet marks it.
+    #[must_use]
+    pub fn with_marks(
+        self,
+        rules: Vec<Rule>,
+        services: impl IntoIterator<Item = (u32, Arc<Service>)>,
+    ) -> Self {
+        Self { rules, by_mark: services.into_iter().collect(), ..self }
+    }
+
+    fn find_by_mark(&self, flow: Flow, port: PortId) -> Option<Match<'_>> {
+        let mark = self.rules.iter().find(|rule| rule.takes(flow, port))?.mark;
+        let service = self.by_mark.get(&mark)?;
+        Some(Match { service, port: 0, mark: Some(mark) })
+    }
+
+    /// The service that a client's flow, received on the port `in_port`, is for: that of its mark, else that of its address
+    /// and port, else that of its address and every port.
+    pub fn find(&self, flow: Flow, in_port: PortId) -> Option<Match<'_>> {
+        if !self.by_mark.is_empty()
+            && let Some(found) = self.find_by_mark(flow, in_port)
+        {
+            return Some(found);
+        }
         let (address, port) = flow.destination();
-        let mut key = ServiceKey { protocol: flow.protocol(), address, port };
         if !self.addresses.contains(&address) {
             return None;
         }
-        let exact = self.by_address.get(&key);
-        key.port = 0;
-        exact.or_else(|| self.by_address.get(&key)).map(|service| &**service)
+        let on = |port| {
+            let key = ServiceKey { protocol: flow.protocol(), address, port };
+            self.by_address.get(&key).map(|service| Match { service, port, mark: None })
+        };
+        if let Some(exact) = on(port) {
+            return Some(exact);
+        }
+        // What looks like FTP's data belongs to the service of its control connections. It can do nothing with it unless it
+        // keeps a client's connections together.
+        let may_be_data = flow.protocol() == protocol::TCP && (port == FTP_DATA || port >= UNPRIVILEGED);
+        match on(FTP).filter(|_| may_be_data) {
+            Some(ftp) => Some(ftp).filter(|ftp| ftp.service.persistence.is_some()),
+            None => on(0),
+        }
     }
 
-    /// True for an address that some service has.
+    /// True for an address that some service has, or that packets are marked for which go to some service's.
     pub fn is_virtual(&self, address: u32) -> bool {
-        self.addresses.contains(&address)
+        // A rule for all addresses says nothing of whose this one is.
+        let is_marked = |rule: &Rule| {
+            rule.destination != Addresses::default()
+                && rule.destination.contains(address)
+                && self.by_mark.contains_key(&rule.mark)
+        };
+        self.addresses.contains(&address) || self.rules.iter().any(is_marked)
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use control::client::{CallError, Transport};
 use control::engine::{ChangeCheck, Director};
 use control::ipvsadm::run::Session;
+use control::mark::{self, MarkRule};
 use control::model::Change;
 use control::protocol::{Reply, Request};
 use control::sysctl::Value;
@@ -205,7 +206,14 @@ impl Stage {
     /// # Errors
     /// Where director refuses.
     pub fn mark(&self, mark: u32, protocol: &str, to: &str) -> Result<()> {
-        bail!("mark {mark} for {protocol} to {to}: director has no marking rules yet")
+        let (protocol, to) = (mark::protocol(protocol), mark::network(to));
+        let rule = MarkRule {
+            protocol: Some(protocol.map_err(anyhow::Error::msg)?),
+            to: Some(to.map_err(anyhow::Error::msg)?),
+            ..MarkRule::new(mark)
+        };
+        let answer = self.director.borrow_mut().handle(&Request::Change(Change::AddMark(rule)), self.now());
+        answer.map(drop).map_err(anyhow::Error::from)
     }
 }
 

@@ -13,6 +13,7 @@ mod steps;
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use control::sysctl::{self, Definition, Value};
@@ -35,6 +36,10 @@ static COMMAND: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"ipvsadm (-[^(]*[
 
 /// Between rows of one step.
 const AND: &str = "  ;  ";
+
+/// In what pieces, and in how many of them at most, the time passes that the recorder took before a step.
+const PIECE: Duration = Duration::from_micros(15_625);
+const CATCH_UP: usize = 80;
 
 /// Replays every step on one director.
 ///
@@ -185,11 +190,32 @@ impl Play<'_> {
         let actions = actions(step, recorded.row().and_then(|row| row.get(2).copied()))?;
         self.set(step)?;
         self.enter_case(step, recorded)?;
+        if !actions.iter().any(|action| matches!(action, Action::Wait(_))) {
+            self.catch_up(recorded)?;
+        }
         for action in actions {
             self.act(action, recorded)?;
         }
         let case = self.case.as_ref().context("no connection that the step could be about")?;
         listing::in_time(self.stage, recorded, || look(self.stage, case, recorded))
+    }
+
+    /// Lets the time go by that the recorder took before the step. A template tells, since no packet but a new connection's
+    /// touches its timer.
+    fn catch_up(&self, recorded: &Recorded) -> Result<()> {
+        let timer = |rows: &[String]| {
+            let template = rows.iter().find(|row| row.contains(":0 "))?;
+            template.split_whitespace().nth(1).map(str::to_owned)
+        };
+        let (Some(case), Some(wanted)) = (&self.case, timer(&recorded.rows)) else { return Ok(()) };
+        for _ in 0..CATCH_UP {
+            // Both are as long, so that they compare as numbers do.
+            if timer(&look(self.stage, case, recorded)?.rows).is_none_or(|shown| shown <= wanted) {
+                break;
+            }
+            self.stage.pass(PIECE);
+        }
+        Ok(())
     }
 
     /// Makes the service that the rows speak of, unless it is there.

@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use super::error::Problem;
 use super::{Account, Config, Connections, Control, Eal, Neighbour, Port, Route, raw};
+use crate::mark::{self, MarkRule, PortRange};
 use crate::model::Change;
 use crate::suggest::nearest;
 use crate::{supported, sysctl};
@@ -42,6 +43,7 @@ pub(super) fn check(raw: raw::File, usable_cores: &[usize]) -> Result<Config, Wr
         connections: connections(raw.connections)?,
         schedulers: schedulers(raw.schedulers)?,
         sysctls: raw.sysctl.into_iter().map(sysctl).collect::<Result<_, _>>()?,
+        marks: marks(raw.mark, &ports)?,
         routes: routes(raw.route, &ports)?,
         neighbours: neighbours(raw.neighbour, &ports)?,
         ports,
@@ -156,6 +158,50 @@ fn sysctl(
     let change = Change::SetSysctl { name: known.name.to_owned(), value };
     let taken = sysctl::Values::default().set(known.name, value).and_then(|()| supported::check(&change));
     taken.map(|()| (known.name, value)).map_err(|refusal| (at, Problem::Sysctl(refusal)))
+}
+
+fn marks(raw: Vec<raw::Mark>, ports: &[Port]) -> Result<Vec<MarkRule>, Wrong> {
+    let mut rules = Vec::new();
+    for raw in raw {
+        let at = Some(raw.mark.span());
+        let in_port = match raw.in_port {
+            Some(name) if ports.iter().all(|port| port.name != *name.get_ref()) => {
+                let nearest = nearest(name.get_ref(), ports.iter().map(|port| port.name.clone()));
+                return Err((Some(name.span()), Problem::UnknownPort { name: name.into_inner(), nearest }));
+            }
+            name => name.map(Spanned::into_inner),
+        };
+        let rule = MarkRule {
+            mark: number("mark", raw.mark, 1, u32::MAX.into())?,
+            protocol: read(raw.protocol, mark::protocol)?,
+            from: read(raw.from, mark::network)?,
+            to: read(raw.to, mark::network)?,
+            from_ports: read(raw.from_ports, str::parse::<PortRange>)?,
+            to_ports: read(raw.to_ports, str::parse::<PortRange>)?,
+            in_port,
+        };
+        if rules.contains(&rule) {
+            return Err((at, Problem::GivenTwice(format!("a rule for mark {rule}"))));
+        }
+        let taken = rule.check().and_then(|()| supported::check(&Change::AddMark(rule.clone())));
+        taken.map_err(|refusal| (at, Problem::Mark(refusal.to_string())))?;
+        rules.push(rule);
+    }
+    Ok(rules)
+}
+
+fn read<T, E: ToString>(
+    raw: Option<Spanned<String>>,
+    of: impl Fn(&str) -> Result<T, E>,
+) -> Result<Option<T>, Wrong> {
+    let Some(text) = raw else { return Ok(None) };
+    let wrong = |e: E| {
+        (
+            Some(text.span()),
+            Problem::Mark(format!("\"{}\" is not understood; {}", text.get_ref(), e.to_string())),
+        )
+    };
+    of(text.get_ref()).map(Some).map_err(wrong)
 }
 
 fn size(key: &'static str, raw: Option<Spanned<i64>>, default: u32) -> Result<u32, Wrong> {

@@ -76,6 +76,8 @@ pub enum Problem {
     Account(String),
     #[error("no cores for workers; add a section [workers] with cores = [{}]", .0.map_or("1".to_owned(), |c| c.to_string()))]
     NoCores(Option<usize>),
+    #[error("{0}")]
+    Mark(String),
     #[error("core {0} is listed twice; a worker needs a core of its own")]
     CoreTwice(i64),
     #[error(

@@ -24,6 +24,8 @@ pub(super) struct File {
     #[serde(default)]
     pub sysctl: BTreeMap<Spanned<String>, Spanned<sysctl::Value>>,
     #[serde(default)]
+    pub mark: Vec<Mark>,
+    #[serde(default)]
     pub port: Vec<Port>,
     #[serde(default)]
     pub route: Vec<Route>,
@@ -113,4 +115,16 @@ pub(super) struct Neighbour {
     pub address: Spanned<String>,
     pub mac: Spanned<String>,
     pub port: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mark {
+    pub mark: Spanned<i64>,
+    pub protocol: Option<Spanned<String>>,
+    pub from: Option<Spanned<String>>,
+    pub to: Option<Spanned<String>>,
+    pub from_ports: Option<Spanned<String>>,
+    pub to_ports: Option<Spanned<String>>,
+    pub in_port: Option<Spanned<String>>,
 }

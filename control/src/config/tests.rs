@@ -30,6 +30,7 @@ fn the_least_file_gets_every_default() {
             connections: Connections { buckets: 524_288, capacity: 1_048_576, destinations: 65_536 },
             schedulers: TableSizes::default(),
             sysctls: vec![],
+            marks: vec![],
             ports: vec![Port {
                 name: "wan".into(),
                 device: "0000:3b:00.0".into(),
@@ -348,5 +349,47 @@ fn the_documented_examples_are_accepted() {
         if let Err(e) = Config::parse(example, Path::new("docs/configuration.md"), &[0, 1, 2, 3, 4]) {
             panic!("{e}\n{example}");
         }
+    }
+}
+
+#[test]
+fn marking_rules_are_read_in_their_order() {
+    let file = |marks: &str| {
+        format!("[workers]\ncores = [1]\n{marks}\n[[port]]\nname = \"wan\"\ndevice = \"0000:3b:00.0\"\n")
+    };
+    let config = parse(&file(
+        r#"
+[[mark]]
+mark = 7
+protocol = "udp"
+from = "203.0.113.0/24"
+to = "198.51.100.8"
+from_ports = "1024-65535"
+to_ports = "53"
+in_port = "wan"
+[[mark]]
+mark = 4294967295
+"#,
+    ))
+    .unwrap();
+    let rules: Vec<_> = config.marks.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        rules,
+        [
+            "7 --protocol udp --from 203.0.113.0/24 --to 198.51.100.8/32 --from-ports 1024-65535 --to-ports 53 --in-port wan",
+            "4294967295"
+        ]
+    );
+    for (rule, expected) in [
+        ("mark = 0", "toml:4: mark = 0"),
+        ("mark = 1\nto = \"198.51.100.8/24\"", "toml:5: \"198.51.100.8/24\" is not understood; "),
+        ("mark = 1\nprotocol = \"icmp\"", "write tcp, udp or sctp"),
+        ("mark = 1\nto_ports = \"9-8\"", "the lower one first"),
+        ("mark = 1\nin_port = \"wam\"", "toml:5: "),
+        ("mark = 1\nto = \"2001:db8::/32\"", "IPv6 packets yet"),
+        ("mark = 1\n[[mark]]\nmark = 1", "toml:6: "),
+    ] {
+        let error = error(&file(&format!("[[mark]]\n{rule}")));
+        assert!(error.contains(expected), "{rule}: {error}");
     }
 }

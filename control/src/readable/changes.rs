@@ -2,7 +2,7 @@
 
 use super::name::{DestinationName, ServiceName};
 use super::words::{
-    Attributes, Checksum, Command, Daemon, Destination, DestinationWords, Encapsulation, Method, Role,
+    Attributes, Checksum, Command, Daemon, Destination, DestinationWords, Encapsulation, Mark, Method, Role,
     Service, Stats, Sysctl, Timeout, Zero,
 };
 use super::{Failure, misunderstood};
@@ -65,6 +65,9 @@ pub fn of(command: &Command, transport: &mut dyn Transport) -> Result<Option<Vec
             Change::SetTimeouts(Timeouts { tcp: or_keep(tcp), tcp_fin: or_keep(tcp_fin), udp: or_keep(udp) })
         }
         Command::Sysctl(Sysctl::Set { name, value, .. }) => set_sysctl(name, value)?,
+        Command::Mark(Mark::Add(words)) => Change::AddMark(words.rule()),
+        Command::Mark(Mark::Delete(words)) => Change::DeleteMark(words.rule()),
+        Command::Mark(Mark::Clear(_)) => Change::ClearMarks,
         Command::Daemon(Daemon::Start { role, interface, sync_id, max_length, group, port, ttl, .. }) => {
             Change::StartDaemon(SyncDaemon {
                 role: (*role).into(),

@@ -8,6 +8,7 @@ use super::shape::{self, Connection};
 use super::words::{self, Command, Output};
 use super::{Failure, Session, changes, misunderstood, print_json, table};
 use crate::client::{CallError, Transport};
+use crate::mark::MarkRule;
 use crate::model::{ForwardingMethod, Stats, Tunnel, VirtualService};
 use crate::protocol::{ErrorObject, Reply, Request, SchedulerEntry, SysctlEntry};
 use crate::refusal::Refusal;
@@ -102,6 +103,14 @@ impl Session<'_> {
                     _ => Err(misunderstood()),
                 },
                 |out, list| print_schedulers(out, list),
+            ),
+            Command::Mark(words::Mark::List(output)) => self.show(
+                output,
+                |t| match t.call(&Request::Marks)? {
+                    Reply::Marks(rules) => Ok(rules),
+                    _ => Err(misunderstood()),
+                },
+                |out, rules| print_marks(out, rules),
             ),
             Command::Daemon(words::Daemon::List(output)) => self.show(
                 output,
@@ -366,6 +375,23 @@ fn print_sysctls(out: Out<'_>, sysctls: &[SysctlEntry], describe: bool) -> io::R
         writeln!(out, "    {}; default {}{note}", s.takes, s.default)?;
     }
     Ok(())
+}
+
+fn print_marks(out: Out<'_>, rules: &[MarkRule]) -> io::Result<()> {
+    let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let row = |rule: &MarkRule| {
+        [
+            rule.mark.to_string(),
+            text(rule.protocol.map(|protocol| protocol.to_string().to_lowercase())),
+            text(rule.from.map(|network| network.to_string())),
+            text(rule.from_ports.map(|ports| ports.to_string())),
+            text(rule.to.map(|network| network.to_string())),
+            text(rule.to_ports.map(|ports| ports.to_string())),
+            text(rule.in_port.clone()),
+        ]
+    };
+    let headings = ["#MARK", "PROTOCOL", "FROM", "PORTS", "TO", "PORTS", "RECEIVED BY"];
+    table::print(out, headings, rules.iter().map(row))
 }
 
 fn print_schedulers(out: Out<'_>, schedulers: &[SchedulerEntry]) -> io::Result<()> {

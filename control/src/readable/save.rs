@@ -32,6 +32,7 @@ pub fn full(out: &mut dyn Write, configuration: &Configuration) -> io::Result<()
     }
     let times = configuration.timeouts;
     writeln!(out, "--set {} {} {}", times.tcp, times.tcp_fin, times.udp)?;
+    configuration.marks.iter().try_for_each(|rule| writeln!(out, "mark add {rule}"))?;
     for service in &configuration.services {
         let key = service.service.service;
         let name = save::option(&key);
@@ -156,6 +157,7 @@ impl Session<'_> {
             };
             daemons.iter().for_each(|daemon| changes.add(Change::StopDaemon(daemon.role), None));
             changes.add(Change::ResetSysctls, None);
+            changes.add(Change::ClearMarks, None);
         }
         Ok(())
     }
@@ -200,9 +202,10 @@ impl Changes {
     }
 
     fn add_configuration(&mut self, configuration: Configuration) {
-        let Configuration { services, timeouts, daemons, sysctls } = configuration;
+        let Configuration { services, timeouts, daemons, sysctls, marks } = configuration;
         sysctls.into_iter().for_each(|(name, value)| self.add(Change::SetSysctl { name, value }, None));
         self.add(Change::SetTimeouts(timeouts), None);
+        marks.into_iter().for_each(|rule| self.add(Change::AddMark(rule), None));
         for service in services {
             let key = service.service.service;
             self.add(Change::AddService(service.service), None);

@@ -8,9 +8,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use dataplane::schedule;
+use ipnet::IpNet;
 
 use super::name::{DestinationName, ServiceName};
-use crate::model::{ENGINES, NO_SCHEDULER, SCHEDULERS};
+use crate::mark::{self, MarkRule, PortRange};
+use crate::model::{ENGINES, NO_SCHEDULER, Protocol, SCHEDULERS};
 use crate::sysctl;
 
 /// Drives a director.
@@ -57,6 +59,9 @@ pub enum Command {
     /// IPVS's sysctls (net.ipv4.vs.*)
     #[command(subcommand)]
     Sysctl(Sysctl),
+    /// Marking rules, for services by mark
+    #[command(subcommand)]
+    Mark(Mark),
     /// Schedulers
     #[command(subcommand)]
     Scheduler(Scheduler),
@@ -493,6 +498,65 @@ pub enum Role {
     Backup,
 }
 
+/// `lbctl mark`.
+#[derive(Debug, Subcommand)]
+pub enum Mark {
+    /// List marking rules, in the order in which they are asked
+    #[command(visible_alias = "ls")]
+    List(Output),
+    /// Add a rule, to be asked after all others; the first that takes a packet marks it
+    Add(MarkWords),
+    /// Delete the rule that says all of this and no more
+    Delete(MarkWords),
+    /// Delete every rule
+    Clear(Json),
+}
+
+/// A marking rule. What is not named is not looked at.
+#[derive(Debug, Args)]
+pub struct MarkWords {
+    /// The mark, from 1 to 4294967295
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub mark: u32,
+    /// tcp, udp or sctp
+    #[arg(long, value_parser = mark::protocol)]
+    pub protocol: Option<Protocol>,
+    /// The network it comes from
+    #[arg(long, value_name = "NETWORK", value_parser = mark::network)]
+    pub from: Option<IpNet>,
+    /// The network it goes to
+    #[arg(long, value_name = "NETWORK", value_parser = mark::network)]
+    pub to: Option<IpNet>,
+    /// The ports it comes from, as 80 or 8000-8099
+    #[arg(long, value_name = "PORTS")]
+    pub from_ports: Option<PortRange>,
+    /// The ports it goes to
+    #[arg(long, value_name = "PORTS")]
+    pub to_ports: Option<PortRange>,
+    /// The name of director's port that receives it
+    #[arg(long, value_name = "NAME")]
+    pub in_port: Option<String>,
+    /// How to answer.
+    #[command(flatten)]
+    pub json: Json,
+}
+
+impl MarkWords {
+    /// The rule.
+    pub fn rule(&self) -> MarkRule {
+        let Self { mark, protocol, from, to, from_ports, to_ports, in_port, json: _ } = self;
+        MarkRule {
+            mark: *mark,
+            protocol: *protocol,
+            from: *from,
+            to: *to,
+            from_ports: *from_ports,
+            to_ports: *to_ports,
+            in_port: in_port.clone(),
+        }
+    }
+}
+
 /// `lbctl daemon`.
 #[derive(Debug, Subcommand)]
 pub enum Daemon {
@@ -579,6 +643,9 @@ impl Command {
             | Self::Stats(Stats::Zero(Zero { json, .. }))
             | Self::Timeout(Timeout::Set { json, .. })
             | Self::Sysctl(Sysctl::Set { json, .. })
+            | Self::Mark(
+                Mark::Add(MarkWords { json, .. }) | Mark::Delete(MarkWords { json, .. }) | Mark::Clear(json),
+            )
             | Self::Daemon(Daemon::Start { json, .. } | Daemon::Stop { json, .. })
             | Self::Restore(Restore { json, .. }) => json.json,
             Self::Destination(Destination::Add(words) | Destination::Edit(words)) => words.json.json,
@@ -588,6 +655,7 @@ impl Command {
             | Self::Stats(Stats::List { output, .. })
             | Self::Timeout(Timeout::Show(output))
             | Self::Sysctl(Sysctl::List { output, .. } | Sysctl::Get { output, .. })
+            | Self::Mark(Mark::List(output))
             | Self::Scheduler(Scheduler::List(output))
             | Self::Daemon(Daemon::List(output))
             | Self::Network(Network::List(output))

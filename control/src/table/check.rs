@@ -46,7 +46,18 @@ impl ServiceTable {
             Change::SetSysctl { name, value } => self.sysctls().clone().set(name, *value),
             Change::StartDaemon(daemon) => self.check_start(daemon, interfaces),
             Change::StopDaemon(role) => self.check_stop(*role),
-            Change::Clear | Change::ZeroAll | Change::ResetSysctls => Ok(()),
+            Change::AddMark(rule) => {
+                rule.check()?;
+                if self.marks.contains(rule) { Err(Refusal::MarkExists) } else { Ok(()) }
+            }
+            Change::DeleteMark(rule) => {
+                if self.marks.contains(rule) {
+                    Ok(())
+                } else {
+                    Err(Refusal::NoSuchMark)
+                }
+            }
+            Change::Clear | Change::ZeroAll | Change::ResetSysctls | Change::ClearMarks => Ok(()),
         }
     }
 

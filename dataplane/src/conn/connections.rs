@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::entry::{Armed, Direction, Entry, Index, Life, NewConnection};
+use super::entry::{Armed, Direction, Entry, Index, Kind, Life, NewConnection};
 use super::pool::Pool;
 use super::state::{self, Seen, State, Timeouts};
 use super::table::{ConnectionTable, Found, Hash, Refused};
 use super::wheel::{Due, Wheel};
+use crate::counters::Drop;
 use crate::packet::tcp::Flags;
 use crate::parse::Flow;
 use crate::sync::{Ordering, fence};
@@ -26,6 +27,16 @@ pub enum OpenError {
     NoFreeEntry,
 }
 
+impl From<OpenError> for Drop {
+    /// Why the packet is dropped that was to open it.
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::NoFreeEntry => Drop::NoFreeEntry,
+            OpenError::Exists(_) | OpenError::TableFull => Drop::TableFull,
+        }
+    }
+}
+
 /// A connection that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
@@ -33,11 +44,13 @@ pub struct Ended {
     pub destination: u32,
     /// The state it ended in.
     pub state: State,
+    /// Whether it was no connection but a persistence template.
+    pub is_template: bool,
 }
 
 /// One worker's hand on the table all workers share.
 pub struct Connections {
-    table: Arc<ConnectionTable>,
+    pub(super) table: Arc<ConnectionTable>,
     worker: usize,
     pool: Pool,
     wheel: Wheel,
@@ -73,30 +86,54 @@ impl Connections {
 
     /// Opens a connection, to be found from both sides where replies are seen.
     pub fn open(&mut self, new: &NewConnection, timeouts: &Timeouts, now: Tick) -> Result<Index, OpenError> {
+        self.open_as(new, Kind::Plain, timeouts.of(new.state), now)
+    }
+
+    /// The same for whatever kind; it is looked at after so many ticks.
+    pub(super) fn open_as(
+        &mut self,
+        new: &NewConnection,
+        kind: Kind,
+        ticks: u32,
+        now: Tick,
+    ) -> Result<Index, OpenError> {
         if !self.wheel.has_room() {
             return Err(OpenError::NoFreeEntry);
         }
         let index = self.pool.allocate(&self.table).ok_or(OpenError::NoFreeEntry)?;
         let entry = self.table.entry(index);
-        entry.fill(new, now);
+        entry.fill(new, kind, now);
         if let Err(refused) = self.table.insert(new.flow, Direction::ToServer, index) {
             entry.end(entry.life());
+            self.leave_template(entry);
             self.pool.put_back(&self.table, index);
             return Err(match refused {
                 Refused::Exists(found) => OpenError::Exists(found),
                 Refused::Full => OpenError::TableFull,
             });
         }
-        let reply = new.method.sees_replies().then(|| entry.flow_of(Direction::ToClient));
+        let reply = entry.is_found_by_replies().then(|| entry.flow_of(Direction::ToClient));
         if reply.is_some_and(|flow| !self.table.replace(flow, Direction::ToClient, index)) {
             self.close(index);
             return Err(OpenError::TableFull);
         }
-        self.look_by(index, now.after(timeouts.of(new.state)));
+        self.look_by(index, now.after(ticks));
         Ok(index)
     }
 
-    /// A packet with these control bits has come (`strict`: while secure_tcp is in force): its connection's state before and after, where that has changed. `None`
+    /// A connection of one packet (`-o`), which nobody ever finds and no list shows: over as soon as it is there. Its entry is
+    /// of use until this worker opens another connection. `None` where all entries are in use.
+    pub fn open_once(&mut self, new: &NewConnection, now: Tick) -> Option<Index> {
+        let index = self.pool.allocate(&self.table)?;
+        let entry = self.table.entry(index);
+        entry.fill(new, Kind::Plain, now);
+        entry.end(entry.life());
+        self.pool.put_back(&self.table, index);
+        Some(index)
+    }
+
+    /// A packet with these control bits has come (`strict`: while secure_tcp is in force): its connection's state before and
+    /// after, where that has changed. `None`
     /// also for a connection that has just ended. Needed only where the packet [may change](Life::may_change) anything.
     #[inline(never)]
     pub fn step(
@@ -121,10 +158,18 @@ impl Connections {
                 return None;
             }
             let next = if replied { life.with_state(new).with_reply() } else { life.with_state(new) };
+            // Read while the connection is alive, which the exchange confirms: in a dead entry it is something else.
+            let template = entry.template();
+            let assures = (new.assures() && old != new) || (new == State::Udp && replied);
             match entry.change_life(life, next) {
                 Err(now) => life = now,
-                Ok(()) if new == old => return None,
                 Ok(()) => {
+                    if assures && let Some(template) = template {
+                        self.table.entry(template).assure();
+                    }
+                    if new == old {
+                        return None;
+                    }
                     if timeouts.of(new) < timeouts.of(old) {
                         self.look_by(index, now.after(timeouts.of(new)));
                     }
@@ -148,7 +193,7 @@ impl Connections {
         }
     }
 
-    /// Ends a connection now. `None` where another worker was first.
+    /// Ends a connection now. `None` where another worker was first, and for a template with connections under it.
     pub fn close(&mut self, index: Index) -> Option<Ended> {
         self.close_life(index, self.table.entry(index).life())
     }
@@ -156,12 +201,17 @@ impl Connections {
     /// The same for the connection that had this life: none that has come into its entry since.
     pub fn close_life(&mut self, index: Index, life: Life) -> Option<Ended> {
         let entry = self.table.entry(index);
+        let is_template = entry.is_template();
+        if is_template && !entry.seal() {
+            return None;
+        }
         let life = entry.end(life)?;
-        let ended = Ended { destination: entry.destination(), state: life.state() };
+        let ended = Ended { destination: entry.destination(), state: life.state(), is_template };
         self.table.remove(entry.flow(), Direction::ToServer, index);
-        if entry.method().sees_replies() {
+        if entry.is_found_by_replies() {
             self.table.remove(entry.flow_of(Direction::ToClient), Direction::ToClient, index);
         }
+        self.leave_template(entry);
         self.pool.retire(&self.table, index);
         Some(ended)
     }
@@ -189,10 +239,16 @@ impl Connections {
         if !life.is_alive() {
             return None;
         }
-        let deadline = entry.last_seen().after(timeouts.of(life.state()));
+        let mut deadline = entry.last_seen().after(entry.time_to_live(life, timeouts));
         if now.reached(deadline) {
-            return self.close(due.index);
+            let is_template = entry.is_template();
+            let ended = self.close(due.index);
+            if ended.is_some() || !is_template {
+                return ended;
+            }
+            deadline = self.table.entry(due.index).stay(now);
         }
+        let entry = self.table.entry(due.index);
         if entry.rearm(Armed::NONE, Armed::at(self.wheel.tick_for(deadline))) {
             self.wheel.arm(due.index, deadline);
         }
@@ -207,7 +263,7 @@ impl Connections {
     }
 }
 
-impl Drop for Connections {
+impl std::ops::Drop for Connections {
     fn drop(&mut self) {
         self.table.quiescence().leave(self.worker);
     }

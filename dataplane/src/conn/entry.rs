@@ -62,13 +62,18 @@ pub struct NewConnection {
 
 /// State, flags and generation in one word, so that a state changes only in a connection that is alive.
 ///
-/// Bits 0–7 state, bit 8 alive, bit 9 a packet from the server has been seen, bits 32–63 generation.
+/// Bits 0–7 state, bit 8 alive, bit 9 a packet from the server has been seen, bit 12 (of a template) a client has got through
+/// to the server, bit 13 (of a template) it counts no longer, bit 14 (of a template) its service schedules each packet by itself,
+/// bits 32–63 generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life(u64);
 
 impl Life {
     const ALIVE: u64 = 1 << 8;
     const REPLIED: u64 = 1 << 9;
+    const ASSURED: u64 = 1 << 12;
+    const INVALID: u64 = 1 << 13;
+    const ONE_PACKET: u64 = 1 << 14;
 
     /// False once somebody has decided that the connection ends.
     #[inline]
@@ -80,6 +85,24 @@ impl Life {
     #[inline]
     pub fn has_replied(self) -> bool {
         self.0 & Self::REPLIED != 0
+    }
+
+    /// Of a template: true once a connection under it has been established.
+    #[inline]
+    pub fn is_assured(self) -> bool {
+        self.0 & Self::ASSURED != 0
+    }
+
+    /// Of a template: true once its server may not be chosen any more. It stays until its time is up and leads nobody there.
+    #[inline]
+    pub fn is_invalid(self) -> bool {
+        self.0 & Self::INVALID != 0
+    }
+
+    /// Of a template: true where what is under it is one packet each time, so that it is never assured.
+    #[inline]
+    pub fn is_for_one_packet(self) -> bool {
+        self.0 & Self::ONE_PACKET != 0
     }
 
     /// The connection's state.
@@ -108,6 +131,20 @@ impl Life {
     #[must_use]
     pub fn with_state(self, state: State) -> Self {
         Self(self.0 & !0xff | u64::from(state.code()))
+    }
+
+    /// The same template, with a connection established under it.
+    #[inline]
+    #[must_use]
+    pub(super) fn with_assurance(self) -> Self {
+        Self(self.0 | Self::ASSURED)
+    }
+
+    /// The same template, which counts no longer.
+    #[inline]
+    #[must_use]
+    pub(super) fn invalid(self) -> Self {
+        Self(self.0 | Self::INVALID)
     }
 
     /// The same connection, with a packet from the server seen.
@@ -150,6 +187,22 @@ impl Armed {
     }
 }
 
+/// What an entry is besides a connection of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing.
+    Plain,
+    /// A connection under the template in this entry.
+    Under(Index),
+    /// A persistence template.
+    Template {
+        /// How many ticks it stays after its last new connection.
+        ticks: u32,
+        /// Whether its service schedules each packet by itself (`-o`).
+        one_packet: bool,
+    },
+}
+
 /// A connection's cache line.
 #[derive(Default)]
 #[cfg_attr(not(loom), derive(FromZeros))]
@@ -165,7 +218,9 @@ pub struct Entry {
     /// In how many ticks packets have come, as far as anybody asks ([`Entry::busy_ticks`]).
     busy_ticks: AtomicU8,
     life: AtomicU64,
+    /// A cached adjacency; of a template, how many ticks it stays after its last new connection.
     to_server: AtomicU64,
+    /// A cached adjacency; of a template, the connections under it ([`super::template`]).
     to_client: AtomicU64,
     /// The tick of the last packet.
     last_seen: AtomicU32,
@@ -173,8 +228,8 @@ pub struct Entry {
     armed: AtomicU32,
     /// The destination; in a free entry, the next batch of free ones.
     destination: AtomicU32,
-    /// In a dead entry the next one on the same list. In a live one, for the line that holds what does not fit here
-    /// (IPv6 addresses, a local address).
+    /// In a dead entry the next one on the same list. In a live one the entry of the template that the connection is under,
+    /// plus 1; or 0.
     link: AtomicU32,
 }
 
@@ -183,21 +238,27 @@ const _: () = assert!(size_of::<Entry>() == 64);
 
 impl Entry {
     /// Writes a new connection into a free entry and brings it to life. Nobody else can see it yet.
-    pub(super) fn fill(&self, new: &NewConnection, now: Tick) {
+    pub(super) fn fill(&self, new: &NewConnection, kind: Kind, now: Tick) {
+        let (timeout, children, link, mark) = match kind {
+            Kind::Plain => (0, 0, 0, 0),
+            Kind::Under(template) => (0, 0, template.0 + 1, 0),
+            Kind::Template { ticks, one_packet: false } => (ticks, 1, 0, 0),
+            Kind::Template { ticks, one_packet: true } => (ticks, 1, 0, Life::ONE_PACKET),
+        };
         let [addresses, ports] = new.flow.words();
         self.addresses.store(addresses, Ordering::Relaxed);
         self.ports.store(ports, Ordering::Relaxed);
         self.server_address.store(new.server.0, Ordering::Relaxed);
         self.server_port.store(new.server.1, Ordering::Relaxed);
         self.method.store(new.method as u8, Ordering::Relaxed);
-        self.to_server.store(0, Ordering::Relaxed);
-        self.to_client.store(0, Ordering::Relaxed);
+        self.to_server.store(timeout.into(), Ordering::Relaxed);
+        self.to_client.store(children, Ordering::Relaxed);
         self.last_seen.store(now.0, Ordering::Relaxed);
         self.busy_ticks.store(1, Ordering::Relaxed);
         self.destination.store(new.destination, Ordering::Relaxed);
-        self.link.store(0, Ordering::Relaxed);
+        self.link.store(link, Ordering::Relaxed);
         let generation = (self.life.load(Ordering::Relaxed) >> 32) + 1;
-        let life = generation << 32 | Life::ALIVE | u64::from(new.state.code());
+        let life = generation << 32 | mark | Life::ALIVE | u64::from(new.state.code());
         // Release: a reader that sees this generation (`View`) sees what was written above.
         self.life.store(life, Ordering::Release);
     }
@@ -286,6 +347,18 @@ impl Entry {
     /// packets, which would be written with every one of them.
     pub fn busy_ticks(&self) -> u8 {
         self.busy_ticks.load(Ordering::Relaxed)
+    }
+
+    /// Of a template: how many ticks it stays after its last new connection.
+    #[inline]
+    pub(super) fn persistence(&self) -> &AtomicU64 {
+        &self.to_server
+    }
+
+    /// Of a template: the connections under it.
+    #[inline]
+    pub(super) fn children(&self) -> &AtomicU64 {
+        &self.to_client
     }
 
     #[inline]

@@ -3,6 +3,7 @@
 //! - [`table`]: buckets of one cache line that lead to entries by index; look-up, insertion, removal.
 //! - [`entry`]: one connection, in one cache line.
 //! - [`pool`]: which entries are free, and when a dead one may be used again.
+//! - [`template`]: persistence templates, which keep a client's connections together.
 //! - [`View`]: a connection as lists show it.
 //! - [`wheel`]: when a connection is to be looked at because its time may be up.
 //! - [`state`]: TCP's and UDP's states and what moves between them, as IPVS has it.
@@ -15,6 +16,7 @@ pub mod pool;
 mod scan;
 pub mod state;
 pub mod table;
+mod template;
 mod view;
 pub mod wheel;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use loom::model::Builder;
 use loom::thread;
 
-use super::entry::Armed;
+use super::entry::{Armed, Kind};
 use super::table::Refused;
 use super::wheel::Due;
 use super::*;
@@ -137,14 +137,14 @@ fn neighbours_in_a_full_bucket_do_not_hide_each_other() {
     check(|| {
         let table = table();
         for (n, client) in (1..=3).enumerate() {
-            table.entry(Index(n as u32)).fill(&new(client), Tick(0));
+            table.entry(Index(n as u32)).fill(&new(client), Kind::Plain, Tick(0));
             table.insert(flow(client), Direction::ToServer, Index(n as u32)).unwrap();
         }
         let other = {
             let table = table.clone();
             thread::spawn(move || table.remove(flow(1), Direction::ToServer, Index(0)))
         };
-        table.entry(Index(3)).fill(&new(4), Tick(0));
+        table.entry(Index(3)).fill(&new(4), Kind::Plain, Tick(0));
         let inserted: Result<(), Refused> = table.insert(flow(4), Direction::ToServer, Index(3));
         for client in [2, 3] {
             assert!(table.find(table.hash(flow(client)), flow(client)).is_some());
@@ -165,7 +165,7 @@ fn a_connection_in_an_entry_whose_old_timer_is_firing_has_a_timer() {
             let table = table.clone();
             thread::spawn(move || {
                 let mut connections = Connections::new(table.clone(), 1, old);
-                table.entry(index).fill(&new(7), old);
+                table.entry(index).fill(&new(7), Kind::Plain, old);
                 connections.look_by(index, deadline);
             })
         };
@@ -173,5 +173,30 @@ fn a_connection_in_an_entry_whose_old_timer_is_firing_has_a_timer() {
         connections.look_at(Due { index, tick: old }, &Timeouts::default(), old);
         opens.join().unwrap();
         assert_ne!(table.entry(index).armed(), Armed::NONE);
+    });
+}
+
+#[test]
+fn a_template_that_ends_has_no_connection_under_it() {
+    check(|| {
+        let table = table();
+        let mut connections = Connections::new(table.clone(), 0, Tick(0));
+        let key = Flow::template(6, 1, (2, 80));
+        let template =
+            connections.open_template(&NewConnection { flow: key, ..new(1) }, (64, false), Tick(0)).unwrap();
+        connections.release(template);
+        let adopts = {
+            let table = table.clone();
+            thread::spawn(move || {
+                let connections = Connections::new(table, 1, Tick(0));
+                let template = connections.find_template(key)?;
+                connections.adopt(template, Tick(0)).then(|| connections.entry(template).life().is_alive())
+            })
+        };
+        let ended = connections.close(template);
+        let adopted = adopts.join().unwrap();
+        assert!(ended.is_none() || adopted.is_none(), "{ended:?}, {adopted:?}");
+        assert_ne!(adopted, Some(false));
+        assert_eq!(ended.is_none(), adopted.is_some());
     });
 }

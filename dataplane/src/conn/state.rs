@@ -151,8 +151,16 @@ impl State {
         matches!(self, ES | SS | SR | SA | State::SctpEstablished)
     }
 
-    /// True where a SYN (SCTP: an INIT) from the client is a new connection and not this one: after its end unless `conn_reuse_mode` is 0;
-    /// where bit 1 of it is set, also once the client has finished, if the server has never been seen (`one_sided`).
+    /// True where both ends have agreed on the connection: its persistence template is assured from then on. (UDP's is with
+    /// the server's first answer.)
+    #[inline]
+    pub const fn assures(self) -> bool {
+        matches!(self, ES | State::SctpEstablished)
+    }
+
+    /// True where a SYN (SCTP: an INIT) from the client is a new connection and not this one: after its end unless
+    /// `conn_reuse_mode` is 0; where bit 1 of it is set, also once the client has finished, if the server has never been seen
+    /// (`one_sided`).
     #[inline]
     pub const fn ends_at_syn(self, conn_reuse_mode: i32, one_sided: bool) -> bool {
         match self {
@@ -238,7 +246,8 @@ const STRICT_TRANSITIONS: [[[State; 11]; 4]; 3] = {
     strict
 };
 
-/// Control bits that [`NEXT`] looks at, and states it has room for (SCTP's are not moved by it), so that neither can be out of its bounds.
+/// Control bits that [`NEXT`] looks at, and states it has room for (SCTP's are not moved by it), so that neither can be
+/// out of its bounds.
 const FLAGS: usize = 32;
 const STATES: usize = 16;
 

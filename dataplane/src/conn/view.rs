@@ -20,8 +20,22 @@ pub struct View {
     pub destination: u32,
     /// Its state.
     pub state: State,
+    /// Of a persistence template, whether a connection under it has been established; `None` for a connection. A template
+    /// that counts no longer is shown with virtual port and server port 65535, as the kernel does.
+    pub template: Option<bool>,
     /// Ticks until it ends if no packet comes; not below 0.
     pub expires: u32,
+}
+
+impl View {
+    /// The name of its state, as `ipvsadm -Lc` prints it.
+    pub fn state_name(&self) -> &'static str {
+        match self.template {
+            None => self.state.name(),
+            Some(true) => "ASSURED",
+            Some(false) => State::None.name(),
+        }
+    }
 }
 
 impl ConnectionTable {
@@ -33,13 +47,19 @@ impl ConnectionTable {
         if !life.is_alive() {
             return None;
         }
-        let left = entry.last_seen().after(timeouts.of(life.state())).since(now);
+        let left = entry.last_seen().after(entry.time_to_live(life, timeouts)).since(now);
+        let (mut flow, mut server) = (entry.flow(), entry.server());
+        if life.is_invalid() {
+            flow = Flow::template(flow.protocol(), flow.source().0, (flow.destination().0, u16::MAX));
+            server.1 = u16::MAX;
+        }
         let view = View {
-            flow: entry.flow(),
-            server: entry.server(),
+            flow,
+            server,
             method: entry.method(),
             destination: entry.destination(),
             state: life.state(),
+            template: flow.is_template().then(|| life.is_assured()),
             expires: left.max(0) as u32,
         };
         // The reads above come before the one below; a life that ended meanwhile may have been filled anew.

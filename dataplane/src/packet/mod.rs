@@ -11,6 +11,8 @@ pub mod udp;
 
 /// IP protocol numbers (IANA).
 pub mod protocol {
+    /// That of a template for a mark, whatever the packets' protocols are (IPPROTO_IP).
+    pub const IP: u8 = 0;
     /// RFC 792.
     pub const ICMP: u8 = 1;
     /// RFC 9293.

@@ -81,19 +81,18 @@ impl Sweep {
             self.deleted_from = Some(0);
         }
         let pieces = self.pieces(table);
-        let mut over = |sweep: &mut Self, piece: usize, end: fn(&mut Self, &Seen<'_>, &Tallies) -> bool| {
+        let mut over = |sweep: &mut Self, piece: usize, spare_assured: bool, end: Ends| {
             let first = (piece * sweep.workers + sweep.worker) * PIECE;
             for index in (first..table.used().min(first + PIECE)).map(|index| Index(index as u32)) {
                 let Some(seen) = Seen::new(table, index, &snapshot.timeouts, now) else { continue };
-                if end(sweep, &seen, tallies)
-                    && let Some(ended) = connections.close_life(index, seen.life)
-                {
-                    destinations.ended(ended.destination, ended.state);
+                if end(sweep, &seen, tallies) {
+                    let ended = connections.drop_life(index, seen.life, spare_assured);
+                    ended.into_iter().flatten().for_each(|ended| destinations.closed(ended));
                 }
             }
         };
         if let Some(piece) = self.deleted_from {
-            over(self, piece, |_, seen, tallies| tallies.of(seen.view.destination).is_gone());
+            over(self, piece, false, |_, seen, tallies| tallies.of(seen.view.destination).is_gone());
             self.deleted_from = Some(piece + 1).filter(|next| *next < pieces);
         }
         if !snapshot.defence.drop_entry {
@@ -105,7 +104,7 @@ impl Sweep {
         if self.pieces_left > 0 {
             self.pieces_left -= 1;
             self.next_piece = if self.next_piece + 1 < pieces { self.next_piece + 1 } else { 0 };
-            over(self, self.next_piece, |sweep, seen, _| sweep.is_unused(seen));
+            over(self, self.next_piece, true, |sweep, seen, _| sweep.is_unused(seen));
         }
         let is_busy = self.deleted_from.is_some() || self.pieces_left > 0;
         self.due = if is_busy { now } else { now.after(TICKS_PER_SECOND) };
@@ -120,6 +119,10 @@ impl Sweep {
     /// Whether IPVS's random_dropentry would drop the connection, which for idle ones also depends on how many with as few
     /// packets it has seen.
     fn is_unused(&mut self, seen: &Seen<'_>) -> bool {
+        if let Some(is_assured) = seen.view.template {
+            // One of one-packet connections counts by its packets, and it has none of its own.
+            return !is_assured && !seen.life.is_for_one_packet();
+        }
         match seen.view.state {
             State::SynRecv | State::SynAck | State::SctpInit1 | State::SctpInit => true,
             State::Established | State::Udp | State::SctpEstablished => self.is_next(seen),
@@ -141,6 +144,9 @@ impl Sweep {
         is_next
     }
 }
+
+/// Whether the connection is to end.
+type Ends = fn(&mut Sweep, &Seen<'_>, &Tallies) -> bool;
 
 /// A connection as it is looked at.
 struct Seen<'t> {

@@ -6,15 +6,19 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::conn::Method;
+use crate::conn::State;
+use crate::counters::Drop;
 use crate::network::{Adjacency, Network, NextHop};
-use crate::packet::checksum;
-use crate::parse::Flow;
+use crate::packet::{checksum, protocol};
+use crate::parse::{Flow, Parsed, parse};
 use crate::schedule;
 use crate::service::{Destination, Service, ServiceKey, Services};
 use crate::snapshot::{self, Publisher};
 use crate::time::TICKS_PER_SECOND;
 use crate::wire::Frame;
 use crate::wire::memory::{MemoryFrame, MemoryWire};
+
+mod persist;
 
 const VIP: (u32, u16) = (0xc633_6408, 80); // 198.51.100.8
 const SERVERS: [(u32, u16); 2] = [(0xc000_0209, 8080), (0xc000_020a, 8080)]; // 192.0.2.9 and .10
@@ -749,4 +753,34 @@ fn associations_are_balanced_with_their_states_and_checksums() {
         assert_eq!(lab.to_kernel[0].len(), 1);
         lab.check_balance();
     }
+}
+
+#[test]
+fn with_one_packet_scheduling_each_datagram_goes_where_its_turn_is() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let destinations = (0..2).map(|n: u32| {
+        let (address, port) = SERVERS[n as usize];
+        let (weight, last_weight, method) = (1, 1, Method::Nat);
+        Destination { id: n, sequence: n + 1, address, port, weight, last_weight, method }
+    });
+    let service =
+        Service::new(destinations.collect(), schedule::by_name("rr").unwrap()).with_one_packet(true);
+    let key = ServiceKey { protocol: protocol::UDP, address: VIP.0, port: VIP.1 };
+    lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(service))]));
+    lab.publish();
+    let datagram = frame(WAN, Flow::new(protocol::UDP, (CLIENT, 4000), VIP), 0, b"x");
+    let sent = lab.receive(0, 0, &vec![datagram; 200]);
+    let to = |mac| sent.iter().filter(|(_, frame)| read(frame).0 == mac).count();
+    assert_eq!(SERVER_MACS.map(to), [100, 100], "more than there are entries");
+    for n in [0, 1] {
+        let stats = lab.shared.destinations.stats(n);
+        assert_eq!((stats.connections, stats.in_packets, stats.in_bytes), (100, 100, 2900));
+        assert_eq!(lab.load(n), (0, 0));
+    }
+    assert_eq!(lab.shared.table.views(lab.snapshot.timeouts, lab.now).count(), 0);
+    assert_eq!(lab.shared.table.slots_in_use(), 0);
+    // Nothing leads an answer back: it is nobody's, as in the kernel.
+    let answer = frame(LAN, Flow::new(protocol::UDP, SERVERS[0], (CLIENT, 4000)), 0, b"y");
+    assert_eq!(lab.receive(0, 1, &[answer]), []);
+    lab.check_balance();
 }

@@ -1,0 +1,80 @@
+//! Persistence: where a new connection goes of a client that has others, or had some a while ago (the kernel's
+//! ip_vs_sched_persist).
+
+use crate::conn::{Connections, Index, NewConnection, OpenError, State};
+use crate::counters::Drop;
+use crate::destination::Destinations;
+use crate::packet::protocol;
+use crate::parse::Flow;
+use crate::schedule::Arrival;
+use crate::service::{Destination, FTP, Match, Persistence};
+use crate::sysctl::Sysctls;
+
+/// How often a template is looked for that other workers keep ending or opening.
+const ATTEMPTS: usize = 8;
+
+/// The template for the connection that `arrival` opens, there already or new, adopted for it; and where it leads.
+pub(super) fn template<'s>(
+    found: Match<'s>,
+    arrival: Arrival<'_>,
+    destinations: &Destinations,
+    connections: &mut Connections,
+    sysctls: &Sysctls,
+) -> Result<(&'s Destination, Index), Drop> {
+    let Match { service, .. } = found;
+    let Some(persistence) = service.persistence() else { return Err(Drop::NoDestination) };
+    let key = key(found, persistence, arrival.flow);
+    let one_packet = service.has_one_packet();
+    let mut chosen = None;
+    for _ in 0..ATTEMPTS {
+        if let Some(template) = connections.find_template(key) {
+            let destination = connections.entry(template).destination();
+            let known = service.destinations().iter().find(|known| known.id == destination);
+            match known.filter(|known| known.weight > 0 || !sysctls.expire_quiescent_template) {
+                Some(known) if connections.adopt(template, arrival.now) => return Ok((known, template)),
+                Some(_) if !connections.entry(template).life().is_invalid() => continue,
+                _ => connections.invalidate(template),
+            }
+        }
+        let destination = match chosen {
+            Some(destination) => destination,
+            None => {
+                service.scheduler().schedule(service, destinations, arrival).ok_or(Drop::NoDestination)?
+            }
+        };
+        chosen = Some(destination);
+        // A template for every port leads to no certain one.
+        let port = if key.destination().1 == 0 { 0 } else { destination.port };
+        let new = NewConnection {
+            flow: key,
+            server: (destination.address, port),
+            method: destination.method,
+            destination: destination.id,
+            state: State::None,
+        };
+        destinations.template_opening(destination.id);
+        match connections.open_template(&new, (persistence.ticks, one_packet), arrival.now) {
+            Ok(template) => return Ok((destination, template)),
+            Err(refused) => {
+                destinations.template_ended(destination.id);
+                // Another worker may have opened it.
+                if !matches!(refused, OpenError::Exists(_)) {
+                    return Err(refused.into());
+                }
+            }
+        }
+    }
+    Err(Drop::TableFull)
+}
+
+/// The template's key. A mark's is of no protocol and of the mark in the address's place. Else it is of the service's own port
+/// where that is one port. FTP's is one for all ports, since clients open connections to others, too.
+fn key(found: Match<'_>, persistence: Persistence, flow: Flow) -> Flow {
+    let (address, port) = flow.destination();
+    let client = flow.source().0 & persistence.mask;
+    if let Some(mark) = found.mark {
+        return Flow::template(protocol::IP, client, (mark, 0));
+    }
+    let port = if port == found.port && port != FTP { port } else { 0 };
+    Flow::template(flow.protocol(), client, (address, port))
+}

@@ -274,6 +274,7 @@ impl ConnectionTable {
 
     /// The live connection that a packet of `flow` belongs to. The caller may use the entry until its worker passes
     /// its next quiescent state.
+    #[inline]
     pub fn find(&self, hash: Hash, flow: Flow) -> Option<Found> {
         let home = self.bucket(hash, 0);
         self.find_in(home, hash, flow).or_else(|| {

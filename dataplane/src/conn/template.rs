@@ -116,6 +116,7 @@ impl Connections {
 
     /// Opens a template (its flow is a [key](Flow::template)) that stays for so many ticks after its last new connection, of a
     /// service that schedules each packet by itself or of another, and [adopts](Connections::adopt) it.
+    #[inline(never)]
     pub fn open_template(
         &mut self,
         new: &NewConnection,
@@ -126,6 +127,7 @@ impl Connections {
     }
 
     /// Opens a connection under a template that was [adopted](Connections::adopt) for it; where that fails, it is released.
+    #[inline(never)]
     pub fn open_under(
         &mut self,
         template: Index,

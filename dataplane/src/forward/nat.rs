@@ -26,11 +26,16 @@ fn rewrite(ip: &mut [u8], packet: &Packet, side: Side, (address, port): (u32, u1
     match packet.flow.protocol() {
         protocol::TCP => tcp::set_port(transport, side, port, change),
         protocol::UDP => udp::set_port(transport, side, port, change),
-        _ => {
-            // The checksum is over all of the packet, and nothing of its padding.
-            let length = usize::from(packet.length).saturating_sub(packet.ip_header.into());
-            sctp::set_port(transport.get_mut(..length).ok_or(Drop::Scattered)?, side, port);
-        }
+        _ => return rewrite_sctp(transport, packet, side, port),
     }
+    Ok(())
+}
+
+/// The rest of it for SCTP, whose checksum goes over all of the packet, and nothing of its padding.
+#[cold]
+#[inline(never)]
+fn rewrite_sctp(transport: &mut [u8], packet: &Packet, side: Side, port: u16) -> Result<(), Drop> {
+    let length = usize::from(packet.length).saturating_sub(packet.ip_header.into());
+    sctp::set_port(transport.get_mut(..length).ok_or(Drop::Scattered)?, side, port);
     Ok(())
 }

@@ -56,6 +56,7 @@ impl<W: Wire> Balancer<W> {
     }
 
     /// Classify, schedule, insert: what the first packet of a connection goes through.
+    #[inline]
     fn admit(
         &mut self,
         packet: &Packet,
@@ -70,8 +71,10 @@ impl<W: Wire> Balancer<W> {
             protocol::SCTP => sysctls.sloppy_sctp,
             _ => sysctls.sloppy_tcp,
         };
-        let opens = (is_sloppy || packet.flags.any(Flags::SYN)) && !packet.flags.any(Flags::RST);
-        let found = services.find(flow, port).filter(|_| opens).ok_or(Verdict::ToKernel)?;
+        if packet.flags.any(Flags::RST) || !(is_sloppy || packet.flags.any(Flags::SYN)) {
+            return Err(Verdict::ToKernel);
+        }
+        let found = services.find(flow, port).ok_or(Verdict::ToKernel)?;
         let service = found.service;
         if is_martian_source(flow.source().0) {
             return Err(Verdict::Drop(Drop::MartianSource));
@@ -80,14 +83,13 @@ impl<W: Wire> Balancer<W> {
             return Err(Verdict::Drop(Drop::Overload));
         }
         let arrival = Arrival::new(packet, frame, now, sysctls.scheduling());
+        let (destinations, connections) = (&*self.destinations, &mut self.connections);
         let (destination, template) = if service.persistence().is_some() {
-            let (destinations, connections) = (&self.destinations, &mut self.connections);
-            let (destination, template) =
-                persist::template(found, arrival, destinations, connections, sysctls)
-                    .map_err(Verdict::Drop)?;
+            let chosen = persist::template(found, arrival, destinations, connections, sysctls);
+            let (destination, template) = chosen.map_err(Verdict::Drop)?;
             (destination, Some(template))
         } else {
-            let destination = service.scheduler().schedule(service, &self.destinations, arrival);
+            let destination = service.scheduler().schedule(service, destinations, arrival);
             (destination.ok_or(Verdict::Drop(Drop::NoDestination))?, None)
         };
         let initial = State::initial(flow.protocol());
@@ -105,38 +107,30 @@ impl<W: Wire> Balancer<W> {
                 state::next(initial, seen, packet.flags, defence.secure_tcp)
             },
         };
-        self.destinations.opening(new.destination, new.state);
-        if service.is_one_packet(flow.protocol()) {
-            let index = self.connections.open_once(&new, now);
-            if let Some(template) = template {
-                self.connections.release(template);
-            }
-            self.destinations.ended(new.destination, new.state);
-            let index = index.ok_or(Verdict::Drop(Drop::NoFreeEntry))?;
-            self.tallies.of(new.destination).opened();
-            return Ok(Found { index, direction: Direction::ToServer });
-        }
+        destinations.opening(new.destination, new.state);
+        let is_one_packet = service.is_one_packet(flow.protocol());
         let opened = match template {
-            Some(template) => self.connections.open_under(template, &new, timeouts, now),
-            None => self.connections.open(&new, timeouts, now),
+            None if !is_one_packet => connections.open(&new, timeouts, now),
+            Some(template) if !is_one_packet => connections.open_under(template, &new, timeouts, now),
+            template => connections.open_once(template, &new, now),
         };
-        let refused = match opened {
+        if is_one_packet || opened.is_err() {
+            destinations.ended(new.destination, new.state);
+        }
+        match opened {
             Ok(index) => {
                 self.tallies.of(new.destination).opened();
-                return Ok(Found { index, direction: Direction::ToServer });
+                Ok(Found { index, direction: Direction::ToServer })
             }
-            Err(refused) => refused,
-        };
-        self.destinations.ended(new.destination, new.state);
-        match refused {
-            OpenError::Exists(found) => Ok(found),
-            refused => Err(Verdict::Drop(refused.into())),
+            Err(OpenError::Exists(found)) => Ok(found),
+            Err(refused) => Err(Verdict::Drop(refused.into())),
         }
     }
 
     /// For a packet whose connection's destination has been deleted: dropped in silence, or, with expire_nodest_conn, the
     /// connection ends and the packet is what it is without one.
     #[cold]
+    #[inline(never)]
     pub(super) fn forward_elsewhere(
         &mut self,
         table: &ConnectionTable,
@@ -149,7 +143,7 @@ impl<W: Wire> Balancer<W> {
             return self.counters.dropped(Drop::DestinationGone);
         }
         self.close(index);
-        match self.admit(packet, (frame.data(), port), now) {
+        match self.search(table, packet, (frame.data(), port), now) {
             // Deleted between the snapshot in which it was chosen and now.
             Ok(found) if self.tallies.of(table.entry(found.index).destination()).is_gone() => {
                 self.counters.dropped(Drop::DestinationGone);

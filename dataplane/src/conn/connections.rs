@@ -115,11 +115,13 @@ impl Connections {
                 Refused::Full => OpenError::TableFull,
             });
         }
-        let reply = entry.is_found_by_replies().then(|| entry.flow_of(Direction::ToClient));
-        if reply.is_some_and(|flow| !self.table.replace(flow, Direction::ToClient, index)) {
-            self.close(index);
+        let reply = entry.is_found_by_replies(entry.life()).then(|| entry.flow_of(Direction::ToClient));
+        let is_found = reply.is_none_or(|flow| self.table.replace(flow, Direction::ToClient, index));
+        if !is_found {
+            self.end(index, entry.life());
             return Err(OpenError::TableFull);
         }
+        entry.complete();
         self.look_by(index, now.after(ticks));
         Ok(index)
     }
@@ -211,17 +213,23 @@ impl Connections {
         self.close_life(index, self.table.entry(index).life())
     }
 
-    /// The same for the connection that had this life: none that has come into its entry since.
+    /// The same for the connection that had this life: none that has come into its entry since. Nor one that is
+    /// [being opened](Life::is_complete).
     pub fn close_life(&mut self, index: Index, life: Life) -> Option<Ended> {
-        let entry = self.table.entry(index);
-        let is_template = entry.is_template();
-        if is_template && !entry.seal() {
+        if !life.is_complete() || (life.is_template() && !self.table.entry(index).seal()) {
             return None;
         }
+        self.end(index, life)
+    }
+
+    #[inline]
+    fn end(&mut self, index: Index, life: Life) -> Option<Ended> {
+        let entry = self.table.entry(index);
         let life = entry.end(life)?;
-        let ended = Ended { destination: entry.destination(), state: life.state(), is_template };
+        let (destination, state, is_template) = (entry.destination(), life.state(), life.is_template());
+        let ended = Ended { destination, state, is_template };
         self.table.remove(entry.flow(), Direction::ToServer, index);
-        if entry.is_found_by_replies() {
+        if entry.is_found_by_replies(life) {
             self.table.remove(entry.flow_of(Direction::ToClient), Direction::ToClient, index);
         }
         self.leave_template(entry);
@@ -254,9 +262,8 @@ impl Connections {
         }
         let mut deadline = entry.last_seen().after(entry.time_to_live(life, timeouts));
         if now.reached(deadline) {
-            let is_template = entry.is_template();
-            let ended = self.close(due.index);
-            if ended.is_some() || !is_template {
+            let ended = self.close_life(due.index, life);
+            if ended.is_some() || !life.is_template() {
                 return ended;
             }
             deadline = self.table.entry(due.index).stay(now);

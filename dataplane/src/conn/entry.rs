@@ -64,7 +64,7 @@ pub struct NewConnection {
 ///
 /// Bits 0–7 state, bit 8 alive, bit 9 a packet from the server has been seen, bit 12 (of a template) a client has got through
 /// to the server, bit 13 (of a template) it counts no longer, bit 14 (of a template) its service schedules each packet by itself,
-/// bits 32–63 generation.
+/// bit 15 it is a template, bit 16 whoever opens it is done, bits 32–63 generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life(u64);
 
@@ -74,6 +74,8 @@ impl Life {
     const ASSURED: u64 = 1 << 12;
     const INVALID: u64 = 1 << 13;
     const ONE_PACKET: u64 = 1 << 14;
+    const TEMPLATE: u64 = 1 << 15;
+    const COMPLETE: u64 = 1 << 16;
 
     /// False once somebody has decided that the connection ends.
     #[inline]
@@ -97,6 +99,19 @@ impl Life {
     #[inline]
     pub fn is_invalid(self) -> bool {
         self.0 & Self::INVALID != 0
+    }
+
+    /// True for a persistence template.
+    #[inline]
+    pub fn is_template(self) -> bool {
+        self.0 & Self::TEMPLATE != 0
+    }
+
+    /// True once it is found by all flows that it is to be found by. Until then nobody but who opens it may end it, or what
+    /// ends would still be made known.
+    #[inline]
+    pub fn is_complete(self) -> bool {
+        self.0 & Self::COMPLETE != 0
     }
 
     /// Of a template: true where what is under it is one packet each time, so that it is never assured.
@@ -242,8 +257,8 @@ impl Entry {
         let (timeout, children, link, mark) = match kind {
             Kind::Plain => (0, 0, 0, 0),
             Kind::Under(template) => (0, 0, template.0 + 1, 0),
-            Kind::Template { ticks, one_packet: false } => (ticks, 1, 0, 0),
-            Kind::Template { ticks, one_packet: true } => (ticks, 1, 0, Life::ONE_PACKET),
+            Kind::Template { ticks, one_packet: false } => (ticks, 1, 0, Life::TEMPLATE),
+            Kind::Template { ticks, one_packet: true } => (ticks, 1, 0, Life::TEMPLATE | Life::ONE_PACKET),
         };
         let [addresses, ports] = new.flow.words();
         self.addresses.store(addresses, Ordering::Relaxed);
@@ -311,6 +326,12 @@ impl Entry {
     #[inline]
     pub(super) fn change_life(&self, old: Life, new: Life) -> Result<(), Life> {
         self.life.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire).map(drop).map_err(Life)
+    }
+
+    /// Whoever opens the connection is done.
+    #[inline]
+    pub(super) fn complete(&self) {
+        self.life.fetch_or(Life::COMPLETE, Ordering::AcqRel);
     }
 
     /// Ends the connection. The life it had goes to the one caller that ended it.

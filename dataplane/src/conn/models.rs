@@ -133,6 +133,27 @@ fn a_connection_ends_once() {
 }
 
 #[test]
+fn a_connection_that_is_being_opened_ends_wholly_or_not_at_all() {
+    check(|| {
+        let table = table();
+        let opens = {
+            let table = table.clone();
+            thread::spawn(move || {
+                let mut connections = Connections::new(table, 1, Tick(0));
+                let new = NewConnection { method: Method::Nat, ..new(7) };
+                connections.open(&new, &Timeouts::default(), Tick(0)).unwrap()
+            })
+        };
+        // As a sweep does, which comes to entries by their numbers: this is the one that will be taken.
+        let mut connections = Connections::new(table.clone(), 0, Tick(0));
+        let life = table.entry(Index(0)).life();
+        let ended = life.is_alive().then(|| connections.close_life(Index(0), life)).flatten();
+        assert_eq!(opens.join().unwrap(), Index(0));
+        assert_eq!(table.slots_in_use(), if ended.is_some() { 0 } else { 2 });
+    });
+}
+
+#[test]
 fn neighbours_in_a_full_bucket_do_not_hide_each_other() {
     check(|| {
         let table = table();

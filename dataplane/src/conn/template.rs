@@ -19,16 +19,10 @@ const SEALED: u64 = 1 << 63;
 const MEANWHILE: u32 = 60 * TICKS_PER_SECOND;
 
 impl Entry {
-    /// True for a persistence template.
-    #[inline]
-    pub fn is_template(&self) -> bool {
-        self.flow().is_template()
-    }
-
     /// True for what is found by the server's flow, too.
     #[inline]
-    pub(super) fn is_found_by_replies(&self) -> bool {
-        self.method().sees_replies() && !self.is_template()
+    pub(super) fn is_found_by_replies(&self, life: Life) -> bool {
+        self.method().sees_replies() && !life.is_template()
     }
 
     /// The template that the connection is under. Of use only where the connection is known to be alive.
@@ -38,8 +32,9 @@ impl Entry {
     }
 
     /// How many ticks it stays after its last packet, or the template after its last new connection.
+    #[inline]
     pub(super) fn time_to_live(&self, life: Life, timeouts: &Timeouts) -> u32 {
-        if self.is_template() {
+        if life.is_template() {
             self.persistence().load(Ordering::Relaxed) as u32
         } else {
             timeouts.of(life.state())

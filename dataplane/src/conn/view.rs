@@ -59,7 +59,7 @@ impl ConnectionTable {
             method: entry.method(),
             destination: entry.destination(),
             state: life.state(),
-            template: flow.is_template().then(|| life.is_assured()),
+            template: life.is_template().then(|| life.is_assured()),
             expires: left.max(0) as u32,
         };
         // The reads above come before the one below; a life that ended meanwhile may have been filled anew.

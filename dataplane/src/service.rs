@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::conn::Method;
+use crate::counters::{Drop, Verdict};
 use crate::mark::{Addresses, Rule};
 use crate::network::PortId;
 use crate::packet::protocol;
@@ -177,6 +178,16 @@ impl Match<'_> {
         let (_, port) = flow.destination();
         let own = self.service.persistence.is_none() || port == self.port;
         if own && destination.port != 0 { destination.port } else { port }
+    }
+
+    /// What becomes of a packet that would open a connection of `flow` where there is no destination for it. What only looks
+    /// like data of an FTP service may be for another program of this machine.
+    pub(crate) fn refusal(&self, flow: Flow) -> Verdict {
+        let (_, port) = flow.destination();
+        if self.port == FTP && port != FTP {
+            return Verdict::ToKernel;
+        }
+        Verdict::Drop(Drop::NoDestination)
     }
 }
 

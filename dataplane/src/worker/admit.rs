@@ -86,11 +86,14 @@ impl<W: Wire> Balancer<W> {
         let (destinations, connections) = (&*self.destinations, &mut self.connections);
         let (destination, template) = if service.persistence().is_some() {
             let chosen = persist::template(found, arrival, destinations, connections, sysctls);
-            let (destination, template) = chosen.map_err(Verdict::Drop)?;
+            let (destination, template) = chosen.map_err(|reason| match reason {
+                Drop::NoDestination => found.refusal(flow),
+                reason => Verdict::Drop(reason),
+            })?;
             (destination, Some(template))
         } else {
             let destination = service.scheduler().schedule(service, destinations, arrival);
-            (destination.ok_or(Verdict::Drop(Drop::NoDestination))?, None)
+            (destination.ok_or_else(|| found.refusal(flow))?, None)
         };
         let initial = State::initial(flow.protocol());
         let new = NewConnection {

@@ -321,3 +321,14 @@ fn templates_end_with_their_deleted_server_where_connections_do() {
     assert_eq!((persistent(&lab)[servers[0]], persistent(&lab)[servers[1]]), (0, 1), "though it was assured");
     assert_eq!(connect(&mut lab, 0, 4001), Some(servers[1]));
 }
+
+#[test]
+fn without_a_server_ftps_clients_are_told_and_others_are_left_to_linux() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    set(&mut lab, (protocol::TCP, 21), Vec::new(), u32::MAX, false);
+    let syn = |port| frame(WAN, Flow::new(protocol::TCP, (CLIENT, 4000), (VIP.0, port)), Flags::SYN, b"");
+    assert!(is_refused(&mut lab, 0, syn(21)));
+    assert_eq!(lab.receive_one(0, syn(50_000)), None);
+    assert_eq!(lab.to_kernel[0].len(), 1);
+    lab.check_balance();
+}

@@ -18,6 +18,7 @@ use crate::time::TICKS_PER_SECOND;
 use crate::wire::Frame;
 use crate::wire::memory::{MemoryFrame, MemoryWire};
 
+mod invariants;
 mod persist;
 
 const VIP: (u32, u16) = (0xc633_6408, 80); // 198.51.100.8
@@ -142,7 +143,7 @@ impl Lab {
         };
         let shared = Shared {
             table: Arc::new(ConnectionTable::new(64, 64, workers).unwrap()),
-            destinations: Arc::new(Destinations::new(8, workers).unwrap()),
+            destinations: Arc::new(Destinations::new(16, workers).unwrap()),
             requests: Arc::new(ArrayQueue::new(4)),
         };
         let (publisher, subscribers) = snapshot::channel(workers, &Arc::new(snapshot.clone()));

@@ -273,7 +273,7 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
 
 /// The buckets that the daemon gives a table of this capacity by default.
 pub fn buckets(capacity: u32) -> usize {
-    (u64::from(capacity) * 10 / 21).max(8).next_power_of_two() as usize
+    ConnectionTable::buckets_for(capacity) as usize
 }
 
 fn network() -> anyhow::Result<Network> {

@@ -94,7 +94,7 @@ impl Limit {
 
     fn insert(&self, hash: u64, index: u32) -> anyhow::Result<()> {
         for distance in 0..self.buckets.len() {
-            let bucket = self.bucket(hash, distance);
+            let bucket = self.bucket_after(hash, distance);
             let mut tags = bucket.tags.load(Relaxed).to_le_bytes();
             if let Some(free) = tags.iter().position(|&taken| taken == 0) {
                 tags[free] = tag(hash);
@@ -106,9 +106,14 @@ impl Limit {
         anyhow::bail!("the limit loop's table is full")
     }
 
+    /// As far into the buckets as the lower half of `hash` is into its range: their number is not always a power of two.
     #[inline]
-    fn bucket(&self, hash: u64, distance: usize) -> &Bucket {
-        &self.buckets[(hash as usize).wrapping_add(distance) & (self.buckets.len() - 1)]
+    fn home(&self, hash: u64) -> usize {
+        (u64::from(hash as u32) * self.buckets.len() as u64 >> 32) as usize
+    }
+
+    fn bucket_after(&self, hash: u64, distance: usize) -> &Bucket {
+        &self.buckets[(self.home(hash) + distance) % self.buckets.len()]
     }
 
     /// A burst received, found, counted, readdressed and sent: how many packets it was.
@@ -118,21 +123,21 @@ impl Limit {
         self.wire.receive(&mut burst);
         let received = burst.len();
 
-        let mut keys: ArrayVec<(Key, u64, u64), BURST> = ArrayVec::new();
+        let mut keys: ArrayVec<(Key, u64, usize, u64), BURST> = ArrayVec::new();
         for frame in &burst {
             let key = parse(frame.data()).unwrap_or(Key { addresses: 0, ports: 0 });
             let hash = hash(key);
-            prefetch(self.bucket(hash, 0));
-            keys.push((key, hash, 0));
+            let home = self.home(hash);
+            prefetch(&self.buckets[home]);
+            keys.push((key, hash, home, 0));
         }
-        for (_, hash, matching) in &mut keys {
-            let bucket = self.bucket(*hash, 0);
+        for (_, hash, home, matching) in &mut keys {
+            let bucket = &self.buckets[*home];
             *matching = matches(bucket.tags.load(Relaxed), tag(*hash));
             prefetch(&self.entries[bucket.first(*matching)]);
         }
-        for (frame, (key, hash, matching)) in burst.iter_mut().zip(&keys) {
-            let bucket = self.bucket(*hash, 0);
-            let entry = &self.entries[bucket.first(*matching)];
+        for (frame, (key, hash, home, matching)) in burst.iter_mut().zip(&keys) {
+            let entry = &self.entries[self.buckets[*home].first(*matching)];
             let entry = if entry.is(*key) { Some(entry) } else { self.search(*key, *hash) };
             let Some(entry) = entry else { continue };
             if entry.last_seen.load(Relaxed) != now.0 {
@@ -156,7 +161,7 @@ impl Limit {
     #[cold]
     fn search(&self, key: Key, hash: u64) -> Option<&Entry> {
         (0..self.buckets.len()).find_map(|distance| {
-            let bucket = self.bucket(hash, distance);
+            let bucket = self.bucket_after(hash, distance);
             let entries = bucket.entries.iter().map(|index| &self.entries[index.load(Relaxed) as usize]);
             entries.into_iter().find(|entry| entry.is(key))
         })

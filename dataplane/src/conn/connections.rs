@@ -56,13 +56,17 @@ pub struct Connections {
     wheel: Wheel,
 }
 
+/// How many timers a worker has room for. An entry has one that counts; one that was shortened leaves a stale one behind for a
+/// while. Where these fill the other half, new connections are refused.
+pub(super) const fn wheel_limit(capacity: usize) -> usize {
+    2 * capacity
+}
+
 impl Connections {
     /// For worker number `worker`, which is online from now on.
     pub fn new(table: Arc<ConnectionTable>, worker: usize, now: Tick) -> Self {
         table.quiescence().pass(worker);
-        // An entry has one timer that counts; one that was shortened leaves a stale one behind for a while. Where these
-        // fill the other half, new connections are refused.
-        let wheel = Wheel::new(now, 2 * table.capacity());
+        let wheel = Wheel::new(now, wheel_limit(table.capacity()));
         Self { pool: Pool::new(&table), wheel, table, worker }
     }
 

@@ -9,20 +9,17 @@ mod nat;
 use crate::conn::entry::Entry;
 use crate::conn::{Direction, Method};
 use crate::counters::Drop;
-use crate::packet::ethernet;
+use crate::packet::{ethernet, ipv4};
 use crate::parse::Packet;
-use crate::wire::Frame;
 
 /// Changes `frame`, which holds `packet` of the connection `entry`, into what goes out. Gives the address, as a number,
 /// to which it goes on: that of the real server or of the client.
 #[inline]
-pub fn forward<F: Frame>(
-    frame: &mut F,
-    packet: &Packet,
-    entry: &Entry,
-    direction: Direction,
-) -> Result<u32, Drop> {
-    let ip = frame.data_mut().get_mut(ethernet::HEADER..).ok_or(Drop::Truncated)?;
+pub fn forward(frame: &mut [u8], packet: &Packet, entry: &Entry, direction: Direction) -> Result<u32, Drop> {
+    if frame.len() < ethernet::HEADER + ipv4::MIN_HEADER {
+        return Err(Drop::Truncated);
+    }
+    let ip = &mut frame[ethernet::HEADER..];
     match (entry.method(), direction) {
         (Method::Nat, Direction::ToServer) => nat::to_server(ip, packet, entry.server()),
         (Method::Nat, Direction::ToClient) => nat::to_client(ip, packet, entry.flow()),

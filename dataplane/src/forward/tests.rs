@@ -7,6 +7,7 @@ use crate::conn::{ConnectionTable, Connections, NewConnection, State, Timeouts};
 use crate::network::MacAddr;
 use crate::parse::{Flow, Parsed, parse};
 use crate::time::Tick;
+use crate::wire::Frame;
 use crate::wire::memory::MemoryFrame;
 
 const CLIENT: (u32, u16) = (0xcb00_7109, 40_000); // 203.0.113.9
@@ -85,7 +86,7 @@ fn forwarded(frame: &mut MemoryFrame, method: Method, direction: Direction) -> R
     let flow = Flow::new(packet.flow.protocol(), CLIENT, VIRTUAL);
     let new = NewConnection { flow, server: SERVER, method, destination: 0, state: State::Established };
     let index = connections.open(&new, &Timeouts::default(), Tick(0)).unwrap();
-    forward(frame, &packet, connections.entry(index), direction)
+    forward(frame.data_mut(), &packet, connections.entry(index), direction)
 }
 
 #[test]

@@ -14,7 +14,7 @@ use control::model::{Change, DestinationSpec, ForwardingMethod, Protocol, Servic
 use control::protocol::{Outcome, Reply, Request};
 
 use super::Cores;
-use super::process::{Process, directory};
+use super::process::{End, Process, directory};
 use crate::traffic::{self, DIRECTOR, GATEWAY, GATEWAY_ADDRESS, SERVER_PORT, SERVERS, SERVICE};
 
 /// How long it may take to start.
@@ -73,14 +73,14 @@ impl Director {
         ensure!(refused.is_none(), "the daemon refused a change: {refused:?}\n{}", process.log());
         Ok(Self { process, wire })
     }
+}
 
-    /// What its memif is served as.
-    pub fn wire(&self) -> &str {
+impl End for Director {
+    fn wire(&self) -> &str {
         &self.wire
     }
 
-    /// Its process.
-    pub fn process(&self) -> &Process {
+    fn process(&self) -> &Process {
         &self.process
     }
 }

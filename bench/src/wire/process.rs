@@ -19,6 +19,15 @@ const TASKSET: &str = "taskset";
 /// The program that gives threads priority.
 const RENICE: &str = "renice";
 
+/// What is at the server's end of a memif.
+pub trait End {
+    /// What its memif is served as.
+    fn wire(&self) -> &str;
+
+    /// Its process.
+    fn process(&self) -> &Process;
+}
+
 /// A process with a directory for its files. It is killed when this is dropped.
 pub struct Process {
     name: String,

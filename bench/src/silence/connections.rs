@@ -6,6 +6,7 @@
 use anyhow::{Context, ensure};
 use dataplane::conn::Method;
 use dataplane::time::{TICKS_PER_SECOND, Tick};
+use dataplane::wire::BURST;
 use dpdk_sys::{Mempool, tsc};
 
 use super::{Figures, Watch, subject};
@@ -29,10 +30,10 @@ const MINUTE: u32 = 60 * TICKS_PER_SECOND;
 /// A UDP connection's timeout, which is the same for all that are opened.
 const TIMEOUT: u32 = 300 * TICKS_PER_SECOND;
 
-/// Polls in a tick while connections expire: four times those that a worker needs for what expires in it. It looks at 32
-/// timers in a poll.
+/// Polls in a tick while connections expire: four times those that a worker needs for what expires in it. It looks at as
+/// many timers in a poll as there are packets in a burst.
 fn polls(bench: &Bench) -> u32 {
-    (4 * bench.expiring / (MINUTE * 32)).max(1)
+    (4 * bench.expiring / (MINUTE * BURST as u32)).max(1)
 }
 
 /// The timing wheel does the same again after so many ticks, as far as timers of minutes are concerned.

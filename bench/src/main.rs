@@ -23,6 +23,7 @@ mod workers;
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -101,7 +102,7 @@ impl Part {
 }
 
 /// How long the parts may take with `--quick`: a minute, less what starting and writing take, and what cannot be cut short.
-const QUICK: Duration = Duration::from_secs(52);
+const QUICK: Duration = Duration::from_secs(50);
 
 /// Measures director's fast path: prints a table and writes the figures as JSON.
 #[derive(Debug, Parser)]
@@ -232,7 +233,17 @@ impl Bench {
     }
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work() -> anyhow::Result<()> {
     let options = Options::parse();
     if let Some(task) = &options.forward {
         return serde_json::from_str::<Task>(task).context("what to forward cannot be read")?.run();

@@ -32,7 +32,8 @@ const FRAME_BYTES: usize = 60;
 const WIRE: Wire = Wire { queues: 1, depth: 10 };
 
 /// Flows that are looked at, as far as they are among those the benchmark is for.
-const FLOWS: [u32; 4] = [1, 10_000, 1_000_000, 10_000_000];
+const FLOWS: &[u32] = &[1, 10_000, 1_000_000, 10_000_000];
+const QUICK_FLOWS: &[u32] = &[10_000, 1_000_000];
 
 /// Flows that a rate without loss is searched for at, and latencies are taken at.
 const SEARCHED_FLOWS: &[u32] = &[10_000, 1_000_000];
@@ -154,7 +155,8 @@ fn opening(wanted: Wanted, flows: u32) -> u64 {
 /// Flows that are looked at: those of the benchmark that are among these, or the most.
 fn flows(bench: &Bench, wanted: Wanted) -> Vec<u32> {
     let among: &[u32] = match wanted {
-        Wanted::Rates => &FLOWS,
+        Wanted::Rates if bench.quick => QUICK_FLOWS,
+        Wanted::Rates => FLOWS,
         Wanted::Loss if bench.quick => QUICK_SEARCHED_FLOWS,
         Wanted::Loss => SEARCHED_FLOWS,
     };

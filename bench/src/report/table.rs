@@ -62,8 +62,11 @@ pub fn of_part(part: &str, records: &[&Record]) -> String {
     let title = format!("{part}: {}", common.join(", "));
     let mut text = wrapped(title.trim_end_matches([' ', ':']));
     for columns in fitting(&left, figures.collect()) {
-        let lines = rendered(left.iter().chain(&columns));
-        text += &format!("{lines}\n");
+        // A line that has none of these figures is not in this table.
+        let lines =
+            (0..subjects.len()).filter(|line| columns.iter().any(|column| column.cells[*line] != NONE));
+        let table = rendered(left.iter().chain(&columns), &lines.collect::<Vec<_>>());
+        text += &format!("{table}\n");
     }
     text
 }
@@ -131,14 +134,14 @@ fn fitting(left: &[Column], columns: Vec<Column>) -> Vec<Vec<Column>> {
     tables
 }
 
-fn rendered<'a>(columns: impl Iterator<Item = &'a Column> + Clone) -> String {
+/// These lines of the columns.
+fn rendered<'a>(columns: impl Iterator<Item = &'a Column> + Clone, lines: &[usize]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     let cell = |text: &str, column: &Column| Cell::new(text).set_alignment(column.alignment());
     table.add_row(columns.clone().map(|column| cell(&column.header, column)));
-    let lines = columns.clone().map(|column| column.cells.len()).max().unwrap_or_default();
-    for line in 0..lines {
-        table.add_row(columns.clone().map(|column| cell(&column.cells[line], column)));
+    for line in lines {
+        table.add_row(columns.clone().map(|column| cell(&column.cells[*line], column)));
     }
     let text = table.to_string();
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()

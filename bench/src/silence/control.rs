@@ -337,7 +337,7 @@ impl<'scope, 'path: 'scope> Asking<'scope, '_, 'path> {
                         counts.destinations
                     );
                 }
-                other => bail!("control answers {other:?} when asked how it is"),
+                _ => bail!("control answers something else when asked how it is"),
             }
             Ok(())
         })?;
@@ -386,8 +386,9 @@ fn spin(length: Duration) {
 fn ask(client: &mut Client, request: &Request) -> anyhow::Result<()> {
     let reply = client.call(request)?;
     if let Reply::Batch(outcomes) = &reply {
-        let refused = outcomes.iter().find(|outcome| !matches!(outcome, Outcome::Done));
-        ensure!(refused.is_none(), "control refuses a change: {refused:?}");
+        if let Some(Outcome::Error(error)) = outcomes.iter().find(|outcome| **outcome != Outcome::Done) {
+            bail!("control refuses a change: {}", error.message);
+        }
     }
     Ok(())
 }

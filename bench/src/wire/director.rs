@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use control::client::{CallError, Client, Transport};
 use control::model::{Change, DestinationSpec, ForwardingMethod, Protocol, ServiceSpec, VirtualService};
 use control::protocol::{Outcome, Reply, Request};
@@ -62,15 +62,16 @@ impl Director {
         let outcomes = loop {
             match client.call(&Request::Batch(changes(method))) {
                 Ok(Reply::Batch(outcomes)) => break outcomes,
-                Ok(other) => bail!("the daemon answers {other:?} when it is given services"),
+                Ok(_) => bail!("the daemon answers something else when it is given services"),
                 Err(CallError::Unreachable(_)) if start.elapsed() < PATIENCE => {}
                 Err(error) => return Err(error).with_context(|| process.log()),
             }
             process.check()?;
             thread::sleep(Duration::from_millis(5));
         };
-        let refused = outcomes.iter().find(|outcome| **outcome != Outcome::Done);
-        ensure!(refused.is_none(), "the daemon refused a change: {refused:?}\n{}", process.log());
+        if let Some(Outcome::Error(error)) = outcomes.iter().find(|outcome| **outcome != Outcome::Done) {
+            bail!("the daemon refused a change: {}\n{}", error.message, process.log());
+        }
         Ok(Self { process, wire })
     }
 }

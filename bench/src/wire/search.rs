@@ -45,11 +45,6 @@ pub fn run(bench: &Bench) -> u64 {
     MODES.len() as u64 * ((deadline / 2.0 + latency) * 1e3 + 250.0) as u64
 }
 
-/// Milliseconds that all runs take.
-pub fn expected(bench: &Bench) -> u64 {
-    runs(bench) as u64 * run(bench)
-}
-
 /// What came of all searches for one mode.
 #[derive(Default)]
 pub struct Searched {

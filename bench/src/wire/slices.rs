@@ -15,7 +15,7 @@ use anyhow::{Context, ensure};
 
 use super::director::{Director, Method};
 use super::generator::{Generator, Wire};
-use super::process::{End, hurry};
+use super::process::End;
 use super::{Cores, FRAME_BYTES, capacity, program, turns};
 use crate::Bench;
 use crate::progress::Progress;
@@ -34,7 +34,7 @@ const LONG: Duration = Duration::from_micros(450);
 const OVERRUN: Duration = Duration::from_micros(300);
 
 /// Slices that may be thrown away for one that is not.
-const PATIENCE: usize = 100;
+const PATIENCE: usize = 30;
 
 /// Thousands of flows opened in a second.
 const OPENING_RATE: u64 = 300;
@@ -130,9 +130,7 @@ pub fn run(
     let mut daemons = DAEMONS[..daemons].iter().map(start_one).collect::<anyhow::Result<Vec<_>>>()?;
     progress.done(start);
     // Who wakes to end a slice, and who takes the signal, must not wait for a worker to have had its turn.
-    let _ours = hurry(std::process::id())?;
-    let _theirs =
-        daemons.iter().map(|daemon| daemon.director.process().hurry()).collect::<anyhow::Result<Vec<_>>>()?;
+    daemons.iter().try_for_each(|daemon| daemon.director.process().defer("worker-"))?;
     // A rate of each for each run; none where the machine did not allow one.
     let mut rates = vec![Vec::new(); measured];
     for run in progress.runs("wire's slices", runs(bench), one) {

@@ -121,7 +121,7 @@ impl Done {
         }
         ensure!(
             self.outcome.kept_pace(),
-            "the generator could not keep to the rate: it did not run when {skipped} frames of {} were due. Give it a core \
+            "the generator could not keep to the rate: it came too late for {skipped} frames of {}. Give it a core \
              of its own (--core), or a lower --rate",
             sent + refused + skipped
         );

@@ -15,6 +15,7 @@ mod tester;
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
@@ -24,7 +25,17 @@ use crate::job::Done;
 use crate::options::{Command, Job, Line, Options, Start};
 use crate::tester::Tester;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pktgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work() -> anyhow::Result<()> {
     let options = Options::parse();
     let eal = start(&options)?;
     // Whether a driver was used that does not give back what is in its rings.

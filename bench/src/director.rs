@@ -242,13 +242,15 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
         if self.lost() * TOLERATED <= totals.received {
             return Ok(());
         }
-        let dropped = |&reason: &Drop| (totals.dropped_for(reason), reason.name());
-        let reasons: Vec<_> = Drop::ALL.iter().map(dropped).filter(|(n, _)| *n > 0).collect();
+        let dropped = |reason: &Drop| (totals.dropped_for(*reason), reason.name());
+        let dropped = Drop::ALL.iter().map(dropped).filter(|(frames, _)| *frames > 0);
+        let reasons: Vec<_> = dropped.map(|(frames, reason)| format!("{frames} {reason}")).collect();
         bail!(
-            "{} frames received, {} forwarded, {} to Linux, dropped: {reasons:?}",
+            "{} frames received, {} forwarded, {} to Linux, dropped: {}",
             totals.received,
             totals.forwarded,
-            totals.to_kernel
+            totals.to_kernel,
+            reasons.join(", ")
         )
     }
 

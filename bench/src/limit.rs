@@ -7,11 +7,10 @@ use anyhow::Context;
 use arrayvec::ArrayVec;
 use dataplane::memory::{Region, prefetch};
 use dataplane::time::Tick;
-use dataplane::wire::{BURST, Burst, Wire};
+use dataplane::wire::{BURST, Burst, Frame, Wire};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use zerocopy::FromZeros;
 
-use crate::generator::{Generator, Order};
 use crate::traffic::{self, DIRECTOR, Phase, Protocol, SERVERS, Sender, Stream};
 
 /// Slots of a bucket; a tag is a byte, and an empty slot has tag 0.
@@ -41,8 +40,8 @@ struct Key {
 }
 
 /// The loop and its table.
-pub struct Limit {
-    wire: Generator,
+pub struct Limit<W> {
+    wire: W,
     buckets: Region<Bucket>,
     entries: Region<Entry>,
     /// Frame headers of the servers.
@@ -51,9 +50,9 @@ pub struct Limit {
     counts: Vec<(u64, u64)>,
 }
 
-impl Limit {
+impl<W: Wire> Limit<W> {
     /// With these flows in its table, in as many buckets as director would have for them.
-    pub fn new(wire: Generator, protocol: Protocol, flows: u32, buckets: usize) -> anyhow::Result<Self> {
+    pub fn new(wire: W, protocol: Protocol, flows: u32, buckets: usize) -> anyhow::Result<Self> {
         let header = |number| {
             let mut header = [0; 12];
             header[..6].copy_from_slice(&traffic::server(number).1.0);
@@ -73,21 +72,15 @@ impl Limit {
 
     fn fill(&mut self, protocol: Protocol, flows: u32) -> anyhow::Result<()> {
         let stream = Stream::new(protocol, Sender::Clients, Phase::Established, 60)?;
-        self.wire.send(stream, Order::InTurn(0), flows as usize)?;
-        let mut index = 0;
-        let mut burst = Burst::new();
-        while self.wire.has_more() {
-            self.wire.receive(&mut burst);
-            for frame in &burst {
-                let key = parse(frame.data()).context("the limit loop does not know its own packets")?;
-                let entry = &self.entries[index as usize];
-                entry.addresses.store(key.addresses, Relaxed);
-                entry.ports.store(key.ports, Relaxed);
-                entry.server.store(index % u32::from(SERVERS), Relaxed);
-                self.insert(hash(key), index)?;
-                index += 1;
-            }
-            Wire::send(&mut self.wire, &mut burst);
+        let mut frame = stream.blank().to_vec();
+        for index in 0..flows {
+            stream.write(&mut frame, index);
+            let key = parse(&frame).context("the limit loop does not know its own packets")?;
+            let entry = &self.entries[index as usize];
+            entry.addresses.store(key.addresses, Relaxed);
+            entry.ports.store(key.ports, Relaxed);
+            entry.server.store(index % u32::from(SERVERS), Relaxed);
+            self.insert(hash(key), index)?;
         }
         Ok(())
     }
@@ -153,7 +146,7 @@ impl Limit {
                 *bytes += length as u64;
             }
         }
-        Wire::send(&mut self.wire, &mut burst);
+        self.wire.send(&mut burst);
         received
     }
 
@@ -173,7 +166,7 @@ impl Limit {
     }
 
     /// What its wire is.
-    pub fn generator(&self) -> &Generator {
+    pub fn wire(&self) -> &W {
         &self.wire
     }
 }

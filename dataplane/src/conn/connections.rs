@@ -12,9 +12,10 @@ use crate::packet::tcp::Flags;
 use crate::parse::Flow;
 use crate::sync::{Ordering, fence};
 use crate::time::Tick;
+use crate::wire::BURST;
 
-/// Timers looked at per burst. At 100,000 bursts a second more than the connections that a worker can open.
-const TIMERS_PER_BURST: usize = 32;
+/// Timers looked at per burst: as many as connections can be opened in one, so that none are left over when they end.
+const TIMERS_PER_BURST: usize = BURST;
 
 /// Why a connection was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

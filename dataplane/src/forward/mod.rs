@@ -5,6 +5,7 @@
 
 mod dr;
 mod nat;
+pub mod tunnel;
 
 use crate::conn::entry::Entry;
 use crate::conn::{Direction, Method};

@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 use crate::sysctl;
 
 /// The sysctls that do something. The others can only be set to their defaults.
-pub const SYSCTLS: [&str; 13] = [
+pub const SYSCTLS: [&str; 14] = [
     "am_droprate",
     "amemthresh",
     "conn_reuse_mode",
@@ -21,6 +21,7 @@ pub const SYSCTLS: [&str; 13] = [
     "expire_quiescent_template",
     "lblc_expiration",
     "lblcr_expiration",
+    "pmtu_disc",
     "run_estimation",
     "secure_tcp",
     "sloppy_sctp",
@@ -69,8 +70,8 @@ fn mark(rule: &MarkRule) -> Result<(), Refusal> {
 }
 
 fn destination(spec: &DestinationSpec) -> Result<(), Refusal> {
-    if spec.method == ForwardingMethod::Tunnel {
-        return Err(not_yet("forward by tunnel"));
+    if spec.address.is_ipv6() {
+        return Err(not_yet("forward to IPv6 servers"));
     }
     if spec.method == ForwardingMethod::Local {
         return Err(not_yet("forward to this machine itself"));
@@ -111,7 +112,13 @@ mod tests {
             assert!(check(&Change::EditService(spec)).is_err());
         }
         let refused = [
-            (DestinationSpec { method: ForwardingMethod::Tunnel, ..server }, "by tunnel yet"),
+            (
+                DestinationSpec {
+                    method: ForwardingMethod::Tunnel,
+                    ..DestinationSpec::new("2001:db8::1".parse().unwrap(), 80)
+                },
+                "IPv6 servers yet",
+            ),
             (DestinationSpec { method: ForwardingMethod::Local, ..server }, "itself yet"),
         ];
         for (destination, words) in refused {

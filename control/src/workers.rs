@@ -5,12 +5,13 @@ mod replay;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::conn::{Method, Timeouts};
 use dataplane::counters::{Drop, WorkerCounters as Counters};
+use dataplane::forward::tunnel::{GueChecksum, Kind};
 use dataplane::mark::Rule;
 use dataplane::network::{MacAddr, Network, NextHop, PortId};
 use dataplane::packet::protocol;
@@ -18,13 +19,14 @@ use dataplane::schedule::{self, Flags, Scheduler, TableSizes};
 use dataplane::service::{self, Destination, Service, ServiceKey, Services};
 use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::time::{TICKS_PER_SECOND, Tick};
+use dataplane::tunnels::{Tunnel, Tunnels};
 use dataplane::worker::Shared;
 use imbl::Vector;
 
 use crate::mark::MarkRule;
 use crate::model::{
-    DestinationSpec, Family, ForwardingMethod, Granularity, NO_SCHEDULER, Persistence, Protocol, Stats,
-    VirtualService,
+    DestinationSpec, Encapsulation, Family, ForwardingMethod, Granularity, NO_SCHEDULER, Persistence,
+    Protocol, Stats, TunnelChecksum, VirtualService,
 };
 use crate::running::{
     ConnectionRow, Dataplane, DestinationCounts, NamedCount, NeighbourInfo, NetworkInfo, PortInfo, RouteInfo,
@@ -61,14 +63,19 @@ struct PublishedDestination {
     edits: u32,
     /// Upper and lower threshold.
     thresholds: (u32, u32),
+    /// How packets travel to it by tunnel. Also of one that is reached otherwise now: its connections from before go on as they
+    /// began, by what the new options say.
+    tunnel: Option<Kind>,
 }
 
 impl PublishedDestination {
-    /// The destination as workers see it; `None` for one they cannot forward to.
-    fn new(from: &table::Destination) -> Option<Self> {
+    /// The destination as workers see it, which saw it as `old` until now; `None` for one they cannot forward to.
+    fn new(from: &table::Destination, old: Option<&Self>) -> Option<Self> {
         let destination = destination(from)?;
         let thresholds = (from.spec().upper_threshold, from.spec().lower_threshold);
-        Some(Self { destination, edits: from.edits(), thresholds })
+        let was_tunnel = old.is_some_and(|old| old.tunnel.is_some());
+        let tunnel = (was_tunnel || destination.method == Method::Tunnel).then(|| kind(from.spec()));
+        Some(Self { destination, edits: from.edits(), thresholds, tunnel })
     }
 
     /// What it is known by as long as it is the same one: its number may be another's later.
@@ -135,7 +142,12 @@ impl Workers {
 
     /// Makes `network` what workers see, at their next burst.
     pub fn set_network(&mut self, network: Arc<Network>) {
-        self.snapshot = Arc::new(Snapshot { network, ..(*self.snapshot).clone() });
+        let tunnels = if self.snapshot.tunnels.is_empty() {
+            self.snapshot.tunnels.clone()
+        } else {
+            Arc::new(tunnels(self.services.values(), &network))
+        };
+        self.snapshot = Arc::new(Snapshot { network, tunnels, ..(*self.snapshot).clone() });
         self.publisher.publish(&self.snapshot);
     }
 
@@ -172,8 +184,16 @@ impl Workers {
         let flags = Flags(service.spec().flags.0);
         let one_packet = service.spec().one_packet;
         let persistence = service.spec().persistence.map(persistence);
-        let destinations: Vec<_> =
-            table.destinations(service).filter_map(PublishedDestination::new).collect();
+        let tunnels: HashMap<_, _> = old
+            .iter()
+            .flat_map(|old| &old.destinations)
+            .filter(|old| old.tunnel.is_some())
+            .map(|old| (old.destination.id, old))
+            .collect();
+        let destinations: Vec<_> = table
+            .destinations(service)
+            .filter_map(|d| PublishedDestination::new(d, tunnels.get(&d.id().0).copied()))
+            .collect();
         let seen = || destinations.iter().map(|d| d.destination);
         let service_arc = match same {
             Some(old)
@@ -230,8 +250,17 @@ impl Workers {
     /// The snapshot in which `difference` is made to what workers see now.
     fn snapshot(&self, table: &ServiceTable, difference: &Difference) -> Arc<Snapshot> {
         let changed: HashMap<_, _> = difference.changed.iter().map(|(id, service)| (*id, service)).collect();
+        let network = self.snapshot.network.clone();
+        let is_same = difference.changed.is_empty() && difference.gone.is_empty();
+        let tunnels = if is_same {
+            self.snapshot.tunnels.clone()
+        } else {
+            let gone: HashSet<_> = difference.gone.iter().chain(changed.keys()).collect();
+            let kept = self.services.iter().filter(|(id, _)| !gone.contains(id)).map(|(_, service)| service);
+            Arc::new(tunnels(kept.chain(changed.values().copied()), &network))
+        };
         let services =
-            if difference.changed.is_empty() && difference.gone.is_empty() && self.marks == *table.marks() {
+            if is_same && self.marks == *table.marks() {
                 self.snapshot.services.clone()
             } else {
                 let services: Vec<_> = table
@@ -249,8 +278,9 @@ impl Workers {
         let times = table.timeouts();
         let sysctls = table.sysctls().for_workers();
         Arc::new(Snapshot {
-            network: self.snapshot.network.clone(),
+            network,
             services,
+            tunnels,
             timeouts: Timeouts::default().set(times.tcp, times.tcp_fin, times.udp),
             sysctls,
             defence: sysctls.defence(self.pages_left()),
@@ -497,9 +527,36 @@ fn destination(destination: &table::Destination) -> Option<Destination> {
         method: match spec.method {
             ForwardingMethod::Masquerade => Method::Nat,
             ForwardingMethod::DirectRouting => Method::DirectRouting,
-            ForwardingMethod::Local | ForwardingMethod::Tunnel => return None,
+            ForwardingMethod::Tunnel => Method::Tunnel,
+            ForwardingMethod::Local => return None,
         },
     })
+}
+
+/// How packets travel to a destination behind a tunnel.
+fn kind(spec: &DestinationSpec) -> Kind {
+    let tunnel = &spec.tunnel;
+    match tunnel.encapsulation {
+        Encapsulation::Ipip => Kind::IpIp,
+        // GRE has no such thing as remote checksum offload; the command line refuses it.
+        Encapsulation::Gre => Kind::Gre { checksum: tunnel.checksum != TunnelChecksum::None },
+        Encapsulation::Gue => Kind::Gue {
+            port: tunnel.port,
+            checksum: match tunnel.checksum {
+                TunnelChecksum::None => GueChecksum::None,
+                TunnelChecksum::Full => GueChecksum::Full,
+                TunnelChecksum::Remote => GueChecksum::Remote,
+            },
+        },
+    }
+}
+
+/// The tunnels to all destinations of these services that are or were reached by one.
+fn tunnels<'a>(services: impl Iterator<Item = &'a Published>, network: &Network) -> Tunnels {
+    Tunnels::new(services.flat_map(|service| &service.destinations).filter_map(|published| {
+        let Destination { id, address, .. } = published.destination;
+        Some((id, Tunnel::new(published.tunnel?, Ipv4Addr::from(address).into(), network)))
+    }))
 }
 
 #[cfg(test)]

@@ -53,12 +53,16 @@ drops! {
     NoFreeEntry = "no_free_entry",
     /// No route leads to the packet's next stop.
     NoRoute = "no_route",
+    /// None of our addresses can be the source of the tunnel's outer packets.
+    NoSourceAddress = "no_source_address",
     /// Waited for its neighbour to be resolved, and it was not.
     NeighbourTimeout = "neighbour_timeout",
     /// As many packets wait for neighbours already as may.
     NeighbourQueueFull = "neighbour_queue_full",
-    /// An SCTP packet whose checksum has to be made anew and that does not lie in one buffer.
+    /// A packet all of which a new checksum covers (SCTP's, a tunnel's) and that does not lie in one buffer.
     Scattered = "scattered",
+    /// No room in front of the packet for a tunnel's headers.
+    NoHeadroom = "no_headroom",
     /// Longer than the port it would leave by may send.
     TooBig = "too_big",
     /// The port's transmit queue did not take it.

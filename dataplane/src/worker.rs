@@ -2,13 +2,14 @@
 //!
 //! No lock, no allocation, no log line and no system call on the packet's way; time is given by the caller.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
 use crate::conn::entry::Entry;
 use crate::conn::table::{Candidate, Found, Hash};
-use crate::conn::{ConnectionTable, Connections, Direction};
+use crate::conn::{ConnectionTable, Connections, Direction, Method};
 use crate::counters::{Verdict, WorkerCounters};
 use crate::destination::{Destinations, Tallies};
 use crate::egress::{Egress, Ports};
@@ -25,9 +26,11 @@ mod errors;
 mod persist;
 mod refuse;
 mod sweep;
+mod tunnel;
 
 use errors::Errors;
 use sweep::Sweep;
+use tunnel::Identifications;
 
 /// A port as one worker has it.
 pub struct Port<W: Wire> {
@@ -79,6 +82,7 @@ struct Balancer<W: Wire> {
     counters: Arc<WorkerCounters>,
     sweep: Sweep,
     errors: Errors,
+    identifications: Identifications,
     /// Packets until the next one that drop_packet drops.
     until_drop: i32,
 }
@@ -107,6 +111,7 @@ impl<W: Wire> Worker<W> {
         let tallies = destinations.tallies(number);
         let sweep = Sweep::new(number, destinations.workers(), snapshot.current().deletions, now);
         let errors = Errors::new(destinations.workers(), now);
+        let identifications = Identifications::new(number, destinations.workers());
         let balancer = Balancer {
             macs,
             wires,
@@ -119,6 +124,7 @@ impl<W: Wire> Worker<W> {
             counters,
             sweep,
             errors,
+            identifications,
             until_drop: 0,
         };
         Self { table, balancer }
@@ -243,8 +249,13 @@ impl<W: Wire> Balancer<W> {
         {
             self.destinations.moved(destination, from, to);
         }
-        let sent = forward(&mut frame, packet, entry, direction)
-            .and_then(|to| self.egress.send(frame, to, (entry, direction), network, now));
+        if entry.method() == Method::Tunnel {
+            return self.forward_by_tunnel(frame, packet, entry, now);
+        }
+        let sent = forward(&mut frame, packet, entry, direction).and_then(|to| {
+            let to = || Ipv4Addr::from(to).into();
+            self.egress.send(frame, to, (entry, direction), network, now)
+        });
         if let Err(reason) = sent {
             self.counters.dropped(reason);
         }

@@ -35,6 +35,8 @@ pub enum Method {
     Nat = 0,
     /// LVS/DR, "Route": only the frame is readdressed.
     DirectRouting = 1,
+    /// LVS/TUN, "Tunnel": the packet travels to the server inside another one ([`crate::forward::tunnel`]).
+    Tunnel = 2,
 }
 
 impl Method {
@@ -280,7 +282,8 @@ impl Entry {
     pub fn method(&self) -> Method {
         match self.method.load(Ordering::Relaxed) {
             0 => Method::Nat,
-            _ => Method::DirectRouting,
+            1 => Method::DirectRouting,
+            _ => Method::Tunnel,
         }
     }
 

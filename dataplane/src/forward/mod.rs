@@ -15,7 +15,8 @@ use crate::parse::Packet;
 use crate::wire::Frame;
 
 /// Changes `frame`, which holds `packet` of the connection `entry`, into what goes out. Gives the address, as a number,
-/// to which it goes on: that of the real server or of the client.
+/// to which it goes on: that of the real server or of the client. What a tunnel carries changes as by direct routing; what comes
+/// in front of it, and where it is bound for, only the [tunnel](tunnel::Encapsulation) knows.
 #[inline]
 pub fn forward<F: Frame>(
     frame: &mut F,
@@ -27,7 +28,7 @@ pub fn forward<F: Frame>(
     match (entry.method(), direction) {
         (Method::Nat, Direction::ToServer) => nat::to_server(ip, packet, entry.server()),
         (Method::Nat, Direction::ToClient) => nat::to_client(ip, packet, entry.flow()),
-        (Method::DirectRouting, _) => dr::to_server(ip, entry.server()),
+        (Method::DirectRouting | Method::Tunnel, _) => dr::to_server(ip, entry.server()),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What becomes of frames that are not forwarded: Linux gets them, or they are dropped for a reason, and a client whose
 //! connection nobody takes is told so.
 
+use std::net::Ipv4Addr;
+
 use super::Balancer;
 use crate::counters::{Drop, Verdict};
 use crate::network::{MacAddr, PortId};
@@ -58,7 +60,7 @@ impl<W: Wire> Balancer<W> {
             return counters.dropped(Drop::NoDestination);
         }
         counters.unreachable();
-        if let Err(reason) = egress.send_single(frame, client, &snapshot.current().network, now) {
+        if let Err(reason) = egress.send_single(frame, Ipv4Addr::from(client).into(), &snapshot.current().network, now) {
             counters.dropped(reason);
         }
     }

@@ -1,0 +1,112 @@
+//! LVS/TUN at the worker: which tunnel a packet takes, whether it fits, and what its sender is told where it does not.
+
+use super::Balancer;
+use crate::conn::Direction;
+use crate::conn::entry::Entry;
+use crate::counters::Drop;
+use crate::forward::tunnel::{Fit, Refused};
+use crate::packet::{ethernet, icmp, ipv4};
+use crate::parse::{Flow, Packet};
+use crate::time::Tick;
+use crate::wire::{Frame, Wire};
+
+/// Numbers for outer packets that may be fragmented on their way. Each worker has its own, in steps as long as there are
+/// workers, so that two of them do not give the same one at about the same time.
+pub(super) struct Identifications {
+    next: u16,
+    step: u16,
+}
+
+impl Identifications {
+    /// For worker number `number` of so many.
+    pub(super) fn new(number: usize, workers: usize) -> Self {
+        // A power of two goes into 65536 without a rest.
+        Self { next: number as u16, step: workers.next_power_of_two() as u16 }
+    }
+
+    #[inline]
+    fn take(&mut self) -> u16 {
+        self.next = self.next.wrapping_add(self.step);
+        self.next
+    }
+}
+
+impl<W: Wire> Balancer<W> {
+    /// Puts a packet of a client, of the connection `entry`, into its destination's tunnel, and sends it.
+    #[inline(never)]
+    pub(super) fn forward_by_tunnel(
+        &mut self,
+        mut frame: W::Frame,
+        packet: &Packet,
+        entry: &Entry,
+        now: Tick,
+    ) {
+        let Self { snapshot, egress, identifications, counters, .. } = self;
+        let snapshot = snapshot.current();
+        let pmtu_disc = snapshot.sysctls.pmtu_disc;
+        let tunnel = match snapshot.tunnels.of(entry.destination()) {
+            Ok(tunnel) => tunnel,
+            Err(reason) => return counters.dropped(reason),
+        };
+        let ip = frame.data().get(ethernet::HEADER..).unwrap_or_default();
+        match tunnel.encapsulation.fit(ip, egress.mtu(tunnel.port), pmtu_disc) {
+            Ok(Fit::Whole) => {}
+            Ok(Fit::TooBig { mtu }) => return self.tell_too_big(frame, packet, mtu, now),
+            Ok(Fit::Fragment) | Err(_) => return counters.dropped(Drop::TooBig),
+        }
+        let sent = tunnel
+            .encapsulation
+            .encapsulate(&mut frame, identifications.take(), spread(packet.flow), pmtu_disc)
+            .map_err(Drop::from)
+            .and_then(|()| {
+                let connection = (entry, Direction::ToServer);
+                egress.send(frame, || tunnel.to, connection, &snapshot.network, now)
+            });
+        if let Err(reason) = sent {
+            counters.dropped(reason);
+        }
+    }
+
+    /// Tells the client how long a packet may be. As often as it sends one that is too long, as Linux does: what one is told once
+    /// a second costs a transfer a second each time.
+    #[cold]
+    fn tell_too_big(&mut self, mut frame: W::Frame, packet: &Packet, mtu: u16, now: Tick) {
+        let Self { egress, snapshot, identifications, counters, .. } = self;
+        let ip = frame.data_mut().get_mut(ethernet::HEADER..).unwrap_or_default();
+        if !ipv4::decrement_ttl(ip) {
+            return counters.dropped(Drop::TtlExpired);
+        }
+        let error = icmp::Error::FragmentationNeeded { mtu };
+        if !icmp::may_answer(ip)
+            || !icmp::make_error(&mut frame, error, packet.length, None, identifications.take())
+        {
+            return counters.dropped(Drop::TooBig);
+        }
+        counters.unreachable();
+        let (client, _) = packet.flow.source();
+        let client = std::net::Ipv4Addr::from(client).into();
+        if let Err(reason) = egress.send_single(frame, client, &snapshot.current().network, now) {
+            counters.dropped(reason);
+        }
+    }
+}
+
+/// Spreads flows over GUE's source ports, which come of the upper half.
+#[inline]
+fn spread(flow: Flow) -> u32 {
+    let [addresses, ports] = flow.words();
+    // Fibonacci hashing.
+    ((addresses ^ ports.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+impl From<Refused> for Drop {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Malformed => Drop::BadHeader,
+            Refused::TtlExpired => Drop::TtlExpired,
+            Refused::NoHeadroom => Drop::NoHeadroom,
+            Refused::Scattered => Drop::Scattered,
+            Refused::TooLong => Drop::TooBig,
+        }
+    }
+}

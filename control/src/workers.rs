@@ -390,6 +390,8 @@ impl Dataplane for Workers {
                 received: totals.received,
                 forwarded: totals.forwarded,
                 unreachable: totals.unreachable,
+                fragmentation_needed: totals.fragmentation_needed,
+                fragments: totals.fragments,
                 to_kernel: totals.to_kernel,
                 from_kernel: totals.from_kernel,
                 from_kernel_dropped: totals.from_kernel_dropped,

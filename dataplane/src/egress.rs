@@ -71,6 +71,11 @@ impl<F: Frame> Egress<F> {
         self.ports.get(usize::from(port.0)).map_or(0, |port| port.longest - ethernet::HEADER)
     }
 
+    /// True where so many frames may be sent before the next [`Egress::flush`], by whatever port.
+    pub(crate) fn has_room(&self, frames: usize) -> bool {
+        self.ports.iter().all(|port| port.frames.remaining_capacity() >= frames)
+    }
+
     /// Sends `frame`, which is of the connection `entry`, on to the address that `to` gives, with the next [`Egress::flush`],
     /// which must come before another burst.
     #[inline]

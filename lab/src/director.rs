@@ -178,7 +178,7 @@ impl Director {
         Counters::parse(&self.lbctl("counters --json")?)
     }
 
-    /// Checks `received = forwarded + to_kernel + Σ dropped`, allowing five seconds for packets to come to rest.
+    /// Checks `received + fragments = forwarded + to_kernel + Σ dropped`, allowing five seconds for packets to come to rest.
     ///
     /// # Errors
     /// When it does not hold.

@@ -4,6 +4,7 @@
 //! to each other does not do so for ever.
 
 mod dr;
+pub(crate) mod fragment;
 mod nat;
 pub mod tunnel;
 

@@ -19,6 +19,7 @@ use crate::wire::Frame;
 use crate::wire::memory::{MemoryFrame, MemoryWire};
 
 mod persist;
+mod tunnel;
 
 const VIP: (u32, u16) = (0xc633_6408, 80); // 198.51.100.8
 const SERVERS: [(u32, u16); 2] = [(0xc000_0209, 8080), (0xc000_020a, 8080)]; // 192.0.2.9 and .10

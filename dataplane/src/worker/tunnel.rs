@@ -4,11 +4,14 @@ use super::Balancer;
 use crate::conn::Direction;
 use crate::conn::entry::Entry;
 use crate::counters::Drop;
+use crate::egress::Ports;
+use crate::forward::fragment;
 use crate::forward::tunnel::{Fit, Refused};
 use crate::packet::{ethernet, icmp, ipv4};
 use crate::parse::{Flow, Packet};
+use crate::snapshot::Snapshot;
 use crate::time::Tick;
-use crate::wire::{Frame, Wire};
+use crate::wire::{Burst, Frame, Wire};
 
 /// Numbers for outer packets that may be fragmented on their way. Each worker has its own, in steps as long as there are
 /// workers, so that two of them do not give the same one at about the same time.
@@ -52,7 +55,8 @@ impl<W: Wire> Balancer<W> {
         match tunnel.encapsulation.fit(ip, egress.mtu(tunnel.port), pmtu_disc) {
             Ok(Fit::Whole) => {}
             Ok(Fit::TooBig { mtu }) => return self.tell_too_big(frame, packet, mtu, now),
-            Ok(Fit::Fragment) | Err(_) => return counters.dropped(Drop::TooBig),
+            Ok(Fit::Fragment) => return self.forward_in_pieces(frame, packet, entry, now),
+            Err(_) => return counters.dropped(Drop::TooBig),
         }
         let sent = tunnel
             .encapsulation
@@ -64,6 +68,35 @@ impl<W: Wire> Balancer<W> {
             });
         if let Err(reason) = sent {
             counters.dropped(reason);
+        }
+    }
+
+    /// The same for a packet whose outer packet has to be fragmented.
+    #[cold]
+    fn forward_in_pieces(&mut self, mut frame: W::Frame, packet: &Packet, entry: &Entry, now: Tick) {
+        let Self { snapshot, egress, identifications, counters, wires, .. } = self;
+        let Snapshot { tunnels, sysctls, network, .. } = snapshot.current();
+        let mut pieces = Burst::new();
+        let number = identifications.take();
+        let split = tunnels.of(entry.destination()).and_then(|tunnel| {
+            let encapsulation = &tunnel.encapsulation;
+            encapsulation.encapsulate(&mut frame, number, spread(packet.flow), sysctls.pmtu_disc)?;
+            fragment::split(&frame, egress.mtu(tunnel.port), number.into(), &mut pieces)?;
+            Ok(tunnel.to)
+        });
+        let to = match split {
+            Ok(to) => to,
+            Err(reason) => return counters.dropped(reason),
+        };
+        counters.fragmented(pieces.len());
+        if !egress.has_room(pieces.len()) {
+            egress.flush(&mut Ports { wires, counters });
+        }
+        for piece in pieces {
+            let connection = (entry, Direction::ToServer);
+            if let Err(reason) = egress.send(piece, || to, connection, network, now) {
+                counters.dropped(reason);
+            }
         }
     }
 
@@ -82,7 +115,7 @@ impl<W: Wire> Balancer<W> {
         {
             return counters.dropped(Drop::TooBig);
         }
-        counters.unreachable();
+        counters.fragmentation_needed();
         let (client, _) = packet.flow.source();
         let client = std::net::Ipv4Addr::from(client).into();
         if let Err(reason) = egress.send_single(frame, client, &snapshot.current().network, now) {

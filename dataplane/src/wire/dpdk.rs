@@ -24,7 +24,9 @@ impl Frame for Mbuf {
 
     #[inline]
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
-        Mbuf::prepend(self, n)
+        // What it gives is the new bytes alone.
+        Mbuf::prepend(self, n)?;
+        Some(Mbuf::data_mut(self))
     }
 
     #[inline]

@@ -88,10 +88,14 @@ impl<W: Wire> Balancer<W> {
             Ok(to) => to,
             Err(reason) => return counters.dropped(reason),
         };
-        counters.fragmented(pieces.len());
         if !egress.has_room(pieces.len()) {
             egress.flush(&mut Ports { wires, counters });
+            if !egress.has_room(pieces.len()) {
+                // Some of the pieces would be of no use.
+                return counters.dropped(Drop::TxFull);
+            }
         }
+        counters.fragmented(pieces.len());
         for piece in pieces {
             let connection = (entry, Direction::ToServer);
             if let Err(reason) = egress.send(piece, || to, connection, network, now) {

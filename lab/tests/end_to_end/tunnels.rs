@@ -73,9 +73,11 @@ fn no_complaints(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-fn nothing_dropped(scene: &Scene) -> Result<()> {
+/// Nothing was dropped, but for what may be.
+fn dropped_only(scene: &Scene, reasons: &[&str]) -> Result<()> {
     let total = scene.director.check_counters()?.total();
-    ensure!(total.dropped.values().all(|count| *count == 0), "{total:?}");
+    let mut dropped = total.dropped.iter().filter(|(_, count)| **count > 0);
+    ensure!(dropped.all(|(name, _)| reasons.contains(&name.as_str())), "{total:?}");
     Ok(())
 }
 
@@ -105,7 +107,7 @@ fn nginx_answers_through_tunnels_of_every_kind() -> Result<()> {
             ensure!(sent(&wan, &reply, " > ") == 0, "{kind}: a reply passed director");
             no_complaints(scene).context(kind)?;
         }
-        nothing_dropped(scene)
+        dropped_only(scene, &[])
     })
 }
 
@@ -159,7 +161,7 @@ fn a_megabyte_arrives_by_path_mtu_discovery() -> Result<()> {
             ensure!(now_told > told && fragments == 0, "{kind}: {now_told} told, {fragments} fragments");
             no_complaints(scene).context(kind)?;
         }
-        nothing_dropped(scene)
+        dropped_only(scene, &[])
     })
 }
 
@@ -179,7 +181,8 @@ fn a_megabyte_arrives_in_pieces_without_path_mtu_discovery() -> Result<()> {
             ensure!(told == 0 && fragments >= before + 700, "{kind}: {told} told, {fragments} fragments");
             no_complaints(scene).context(kind)?;
         }
-        nothing_dropped(scene)
+        // A client in haste fills the wire; TCP sends again.
+        dropped_only(scene, &["tx_full"])
     })
 }
 

@@ -107,6 +107,13 @@ impl Difference {
         (0..4).fold(self, |change, n| change.replace_u32(word(old, n), word(new, n)))
     }
 
+    /// Both changes.
+    #[inline]
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// Adds words that were not there before, as their [`sum`].
     #[inline]
     #[must_use]

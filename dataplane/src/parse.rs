@@ -12,6 +12,10 @@ use crate::packet::udp::Udp;
 use crate::packet::{checksum, protocol, read_u16, read_u32, tcp, udp};
 use crate::wire::Frame;
 
+mod flow6;
+
+pub use flow6::{AnyFlow, Flow6};
+
 /// Who talks to whom, as the packet says it: the key of the connection table. 16 bytes, compared as two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {

@@ -3,6 +3,8 @@
 //!
 //! Runs on the packet's way, for the packets that open connections: takes no lock and allocates nothing.
 
+use std::net::Ipv4Addr;
+
 use super::{Balancer, persist};
 use crate::conn::entry::Entry;
 use crate::conn::state::Seen;
@@ -97,8 +99,8 @@ impl<W: Wire> Balancer<W> {
         };
         let initial = State::initial(flow.protocol());
         let new = NewConnection {
-            flow,
-            server: (destination.address, found.server_port(destination, flow)),
+            flow: flow.into(),
+            server: (Ipv4Addr::from(destination.address).into(), found.server_port(destination, flow)),
             method: destination.method,
             destination: destination.id,
             state: if initial.is_sctp() {

@@ -1,6 +1,8 @@
 //! Persistence: where a new connection goes of a client that has others, or had some a while ago (the kernel's
 //! ip_vs_sched_persist).
 
+use std::net::Ipv4Addr;
+
 use crate::conn::{Connections, Index, NewConnection, OpenError, State};
 use crate::counters::Drop;
 use crate::destination::Destinations;
@@ -27,7 +29,7 @@ pub(super) fn template<'s>(
     let one_packet = service.has_one_packet();
     let mut chosen = None;
     for _ in 0..ATTEMPTS {
-        if let Some(template) = connections.find_template(key) {
+        if let Some(template) = connections.find_template(key.into()) {
             let destination = connections.entry(template).destination();
             let known = service.destinations().iter().find(|known| known.id == destination);
             match known.filter(|known| known.weight > 0 || !sysctls.expire_quiescent_template) {
@@ -46,8 +48,8 @@ pub(super) fn template<'s>(
         // A template for every port leads to no certain one.
         let port = if key.destination().1 == 0 { 0 } else { destination.port };
         let new = NewConnection {
-            flow: key,
-            server: (destination.address, port),
+            flow: key.into(),
+            server: (Ipv4Addr::from(destination.address).into(), port),
             method: destination.method,
             destination: destination.id,
             state: State::None,

@@ -91,7 +91,7 @@ fn a_template_stays_for_its_time_after_the_last_new_connection_and_while_there_a
     wait(&mut lab, 11);
     // The time of client 1's is up; its connection in SYN_RECV ends after 60 s.
     let left = |lab: &Lab, client| {
-        let of = |view: &View| view.flow.source().0 == CLIENT + client;
+        let of = |view: &View| view.flow.v4().unwrap().source().0 == CLIENT + client;
         templates(lab).into_iter().find(of).map(|view| view.expires.div_ceil(TICKS_PER_SECOND))
     };
     assert_eq!((left(&lab, 0), left(&lab, 1)), (Some(19), Some(60 - 1)));
@@ -117,7 +117,7 @@ fn clients_of_a_network_share_a_template() {
     assert_eq!((servers[1], servers[0]), (servers[2], servers[3]));
     assert_ne!(servers[0], servers[1]);
     assert_eq!(templates(&lab).len(), 3);
-    assert!(templates(&lab).iter().all(|view| view.flow.source().0 & 1 == 0 && view.flow.source().1 == 0));
+    assert!(templates(&lab).iter().all(|view| matches!(view.flow.v4().unwrap().source(), (address, 0) if address & 1 == 0)));
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_mark_comes_before_addresses_and_has_one_template_for_all_its_ports() {
     let (first, at) = connect_to(&mut lab, 0, 4000, VIP.1).unwrap();
     assert_eq!(at, VIP.1, "servers' own ports count for no persistent service by mark");
     assert_eq!(connect_to(&mut lab, 0, 4001, 443), Some((first, 443)));
-    let shown: Vec<_> = templates(&lab).iter().map(|v| (v.flow.protocol(), v.flow.destination())).collect();
+    let shown: Vec<_> = templates(&lab).iter().map(|v| (v.flow.protocol(), v.flow.v4().unwrap().destination())).collect();
     assert_eq!(shown, [(protocol::IP, (9, 0))]);
     // Marked 8 by the first rule, for which there is no service, and of no address's.
     assert_eq!(connect_to(&mut lab, 0, 4002, 81), None);

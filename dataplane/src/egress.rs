@@ -4,7 +4,7 @@
 //! a neighbour that is unknown.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
@@ -29,8 +29,8 @@ const PATIENCE: u32 = TICKS_PER_SECOND;
 
 struct Waiting<F> {
     frame: F,
-    /// The address it goes on to, as a number.
-    to: u32,
+    /// The address it goes on to.
+    to: IpAddr,
     since: Tick,
 }
 
@@ -65,13 +65,13 @@ impl<F: Frame> Egress<F> {
         }
     }
 
-    /// Sends `frame`, which is of the connection `entry`, on to the address `to`, with the next [`Egress::flush`], which
-    /// must come before another burst.
+    /// Sends `frame`, which is of the connection `entry`, on to the address that `to` gives, with the next [`Egress::flush`],
+    /// which must come before another burst.
     #[inline]
     pub(crate) fn send(
         &mut self,
         frame: F,
-        to: u32,
+        to: impl FnOnce() -> IpAddr,
         (entry, direction): (&Entry, Direction),
         network: &Network,
         now: Tick,
@@ -80,7 +80,7 @@ impl<F: Frame> Egress<F> {
         let cached = entry.adjacency(direction, generation).and_then(|id| network.adjacency(id));
         match cached {
             Some(adjacency) => self.transmit(frame, adjacency),
-            None => self.resolve(frame, to, Some((entry, direction)), network, now),
+            None => self.resolve(frame, to(), Some((entry, direction)), network, now),
         }
     }
 
@@ -88,7 +88,7 @@ impl<F: Frame> Egress<F> {
     pub(crate) fn send_single(
         &mut self,
         frame: F,
-        to: u32,
+        to: IpAddr,
         network: &Network,
         now: Tick,
     ) -> Result<(), Drop> {
@@ -100,12 +100,12 @@ impl<F: Frame> Egress<F> {
     fn resolve(
         &mut self,
         frame: F,
-        to: u32,
+        to: IpAddr,
         connection: Option<(&Entry, Direction)>,
         network: &Network,
         now: Tick,
     ) -> Result<(), Drop> {
-        match network.resolve(address(to)) {
+        match network.resolve(to) {
             Ok(id) => {
                 if let Some((entry, direction)) = connection {
                     entry.set_adjacency(direction, network.generation(), id);
@@ -161,7 +161,7 @@ impl<F: Frame> Egress<F> {
         for _ in 0..self.waiting.len().min(RETRIES) {
             let Some(Waiting { frame, to, since }) = self.waiting.pop_front() else { break };
             self.untried = self.untried.saturating_sub(1);
-            let adjacency = network.resolve(address(to)).ok().and_then(|id| network.adjacency(id));
+            let adjacency = network.resolve(to).ok().and_then(|id| network.adjacency(id));
             let outcome = match adjacency {
                 Some(adjacency) => {
                     if self.ports.iter().any(|port| port.frames.is_full()) {
@@ -207,8 +207,4 @@ impl<W: Wire> Ports<'_, W> {
         }
         self.counters.forwarded(before - out.len());
     }
-}
-
-fn address(number: u32) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from(number))
 }

@@ -2,6 +2,7 @@
 //!
 //! No lock, no allocation, no log line and no system call on the packet's way; time is given by the caller.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
@@ -25,6 +26,7 @@ mod errors;
 mod persist;
 mod refuse;
 mod sweep;
+mod v6;
 
 use errors::Errors;
 use sweep::Sweep;
@@ -79,6 +81,8 @@ struct Balancer<W: Wire> {
     counters: Arc<WorkerCounters>,
     sweep: Sweep,
     errors: Errors,
+    /// IPv6 frames of the burst that is being balanced.
+    ipv6: Burst<W::Frame>,
     /// Packets until the next one that drop_packet drops.
     until_drop: i32,
 }
@@ -119,6 +123,7 @@ impl<W: Wire> Worker<W> {
             counters,
             sweep,
             errors,
+            ipv6: Burst::new(),
             until_drop: 0,
         };
         Self { table, balancer }
@@ -190,6 +195,9 @@ impl<W: Wire> Balancer<W> {
                 Err(verdict) => self.finish(verdict, port, frame, packet, now),
             }
         }
+        if !self.ipv6.is_empty() {
+            self.balance_ipv6(table, port, now);
+        }
     }
 
     /// The connection the packet belongs to: one there is, or a new one where it may open one.
@@ -207,7 +215,7 @@ impl<W: Wire> Balancer<W> {
         match table.confirm(candidate, packet.flow) {
             Some(found) if !packet.flags.any(Flags::SYN) => Ok(found),
             _ if packet.is_some() => {
-                let found = self.search(table, packet, (frame.data(), port), now)?;
+                let found = self.search(table, packet.flow, &packet.into(), (frame.data(), port), now)?;
                 Ok((found, table.entry(found.index)))
             }
             _ => Err(self.refuse(frame, self.macs[usize::from(port.0)])),
@@ -244,8 +252,9 @@ impl<W: Wire> Balancer<W> {
         {
             self.destinations.moved(destination, from, to);
         }
-        let sent = forward(&mut frame, packet, entry, direction)
-            .and_then(|to| self.egress.send(frame, to, (entry, direction), network, now));
+        let sent = forward(&mut frame, packet, entry, direction).and_then(|to| {
+            self.egress.send(frame, || Ipv4Addr::from(to).into(), (entry, direction), network, now)
+        });
         if let Err(reason) = sent {
             self.counters.dropped(reason);
         }

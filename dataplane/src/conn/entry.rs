@@ -380,8 +380,8 @@ impl Entry {
     /// Of an extension: the third 16 bytes.
     #[inline]
     pub(super) fn third_words(&self) -> u128 {
-        let [a, b, c] =
-            [&self.server_address, &self.last_seen, &self.destination].map(|word| word.load(Ordering::Relaxed));
+        let [a, b, c] = [&self.server_address, &self.last_seen, &self.destination]
+            .map(|word| word.load(Ordering::Relaxed));
         let d = u32::from(self.server_port.load(Ordering::Relaxed)) << 16
             | u32::from(self.method.load(Ordering::Relaxed)) << 8
             | u32::from(self.busy_ticks.load(Ordering::Relaxed));

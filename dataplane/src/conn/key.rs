@@ -39,7 +39,8 @@ impl Key for Flow6 {
         let (source, destination) = (self.source().0, self.destination().0);
         let product = multiply((source >> 64) as u64 ^ x, source as u64 ^ y);
         let product = multiply(product.0 ^ self.ports() ^ x, product.1 ^ y);
-        let product = multiply(product.0 ^ (destination >> 64) as u64 ^ x, product.1 ^ destination as u64 ^ y);
+        let product =
+            multiply(product.0 ^ (destination >> 64) as u64 ^ x, product.1 ^ destination as u64 ^ y);
         product.0 ^ product.1
     }
 

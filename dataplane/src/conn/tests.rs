@@ -207,8 +207,9 @@ fn lists_show_what_is_there() {
     let mut seen: Vec<_> =
         all.table().views(timeouts, now).map(|v| (v.flow, v.server, v.state, v.expires)).collect();
     seen.sort_by_key(|v| v.0.source().1);
-    let expected =
-        (0..10).filter(|c| *c != 3).map(|c| (flow(c).into(), server(), State::SynRecv, 47 * TICKS_PER_SECOND));
+    let expected = (0..10)
+        .filter(|c| *c != 3)
+        .map(|c| (flow(c).into(), server(), State::SynRecv, 47 * TICKS_PER_SECOND));
     assert_eq!(seen, expected.collect::<Vec<_>>());
 }
 

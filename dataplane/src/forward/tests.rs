@@ -1,5 +1,7 @@
 //! Packet in, packet out: one row a case. The frames were made with scapy, checksums included.
 
+mod ipv6;
+
 use std::sync::Arc;
 
 use super::*;

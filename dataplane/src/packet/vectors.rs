@@ -17,6 +17,6 @@ pub(crate) fn vectors(text: &'static str) -> Vec<(&'static str, Vec<Vec<u8>>)> {
 /// The bytes that hexadecimal digits stand for.
 pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     let digits = hex.strip_prefix('-').unwrap_or(hex);
-    assert!(digits.len() % 2 == 0, "{hex}");
+    assert!(digits.len().is_multiple_of(2), "{hex}");
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Flow;
+use super::{Flow, Packet};
+use crate::packet::protocol;
+use crate::packet::tcp::Flags;
 
 /// Who talks to whom over IPv6: what [`Flow`] is over IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +101,30 @@ impl AnyFlow {
         }
     }
 
+    /// The key of a persistence template, as [`Flow::template`]. Addresses of different families are taken for IPv6 ones.
+    pub fn template(protocol: u8, client: IpAddr, to: (IpAddr, u16)) -> Self {
+        let number = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().into(),
+            IpAddr::V6(address) => address.into(),
+        };
+        match (client, to.0) {
+            (IpAddr::V4(client), IpAddr::V4(address)) => {
+                Flow::template(protocol, client.into(), (address.into(), to.1)).into()
+            }
+            _ => Flow6::template(protocol, number(client), (number(to.0), to.1)).into(),
+        }
+    }
+
+    /// The key of a persistence template for a mark, which is in the place of the address, in front.
+    pub fn mark_template(client: IpAddr, mark: u32) -> Self {
+        match client {
+            IpAddr::V4(client) => Flow::template(protocol::IP, client.into(), (mark, 0)).into(),
+            IpAddr::V6(client) => {
+                Flow6::template(protocol::IP, client.into(), (u128::from(mark) << 96, 0)).into()
+            }
+        }
+    }
+
     /// The IP protocol number.
     pub fn protocol(self) -> u8 {
         match self {
@@ -148,6 +174,30 @@ impl AnyFlow {
         match self {
             Self::V4(flow) => Some(flow),
             Self::V6(_) => None,
+        }
+    }
+}
+
+/// What is known of a packet of either family, where it is not on the fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnyPacket {
+    /// Who talks to whom.
+    pub flow: AnyFlow,
+    /// The IP packet's length in bytes.
+    pub length: usize,
+    /// Where the transport header begins, in bytes from the start of the IP header.
+    pub transport: usize,
+    /// TCP's control bits, or what stands for them.
+    pub flags: Flags,
+}
+
+impl From<&Packet> for AnyPacket {
+    fn from(packet: &Packet) -> Self {
+        Self {
+            flow: packet.flow.into(),
+            length: packet.length.into(),
+            transport: packet.ip_header.into(),
+            flags: packet.flags,
         }
     }
 }

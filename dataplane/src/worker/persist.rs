@@ -1,13 +1,10 @@
 //! Persistence: where a new connection goes of a client that has others, or had some a while ago (the kernel's
 //! ip_vs_sched_persist).
 
-use std::net::Ipv4Addr;
-
 use crate::conn::{Connections, Index, NewConnection, OpenError, State};
 use crate::counters::Drop;
 use crate::destination::Destinations;
-use crate::packet::protocol;
-use crate::parse::Flow;
+use crate::parse::AnyFlow;
 use crate::schedule::Arrival;
 use crate::service::{Destination, FTP, Match, Persistence};
 use crate::sysctl::Sysctls;
@@ -29,7 +26,7 @@ pub(super) fn template<'s>(
     let one_packet = service.has_one_packet();
     let mut chosen = None;
     for _ in 0..ATTEMPTS {
-        if let Some(template) = connections.find_template(key.into()) {
+        if let Some(template) = connections.find_template(key) {
             let destination = connections.entry(template).destination();
             let known = service.destinations().iter().find(|known| known.id == destination);
             match known.filter(|known| known.weight > 0 || !sysctls.expire_quiescent_template) {
@@ -48,8 +45,8 @@ pub(super) fn template<'s>(
         // A template for every port leads to no certain one.
         let port = if key.destination().1 == 0 { 0 } else { destination.port };
         let new = NewConnection {
-            flow: key.into(),
-            server: (Ipv4Addr::from(destination.address).into(), port),
+            flow: key,
+            server: (destination.address, port),
             method: destination.method,
             destination: destination.id,
             state: State::None,
@@ -71,12 +68,12 @@ pub(super) fn template<'s>(
 
 /// The template's key. A mark's is of no protocol and of the mark in the address's place. Else it is of the service's own port
 /// where that is one port. FTP's is one for all ports, since clients open connections to others, too.
-fn key(found: Match<'_>, persistence: Persistence, flow: Flow) -> Flow {
+fn key(found: Match<'_>, persistence: Persistence, flow: AnyFlow) -> AnyFlow {
     let (address, port) = flow.destination();
-    let client = flow.source().0 & persistence.mask;
+    let client = persistence.network(flow.source().0);
     if let Some(mark) = found.mark {
-        return Flow::template(protocol::IP, client, (mark, 0));
+        return AnyFlow::mark_template(client, mark);
     }
     let port = if port == found.port && port != FTP { port } else { 0 };
-    Flow::template(flow.protocol(), client, (address, port))
+    AnyFlow::template(flow.protocol(), client, (address, port))
 }

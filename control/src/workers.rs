@@ -5,7 +5,7 @@ mod replay;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,8 +111,8 @@ pub struct Workers {
     snapshot: Arc<Snapshot>,
     counters: Vec<(u32, Arc<Counters>)>,
     services: HashMap<ServiceId, Published>,
-    /// The real servers, as numbers, and how many destinations each is.
-    servers: BTreeMap<u32, u32>,
+    /// The real servers, and how many destinations each is.
+    servers: BTreeMap<IpAddr, u32>,
     surroundings: Surroundings,
     sizes: TableSizes,
     /// The marking rules that workers have.
@@ -259,22 +259,21 @@ impl Workers {
             let kept = self.services.iter().filter(|(id, _)| !gone.contains(id)).map(|(_, service)| service);
             Arc::new(tunnels(kept.chain(changed.values().copied()), &network))
         };
-        let services =
-            if is_same && self.marks == *table.marks() {
-                self.snapshot.services.clone()
-            } else {
-                let services: Vec<_> = table
-                    .services()
-                    .filter_map(|service| {
-                        let id = service.id();
-                        let published = changed.get(&id).copied().or_else(|| self.services.get(&id))?;
-                        Some((service.spec().service, published.service.clone()))
-                    })
-                    .collect();
-                let by_address = services.iter().filter_map(|(key, s)| Some((service_key(key)?, s.clone())));
-                let by_mark = services.iter().filter_map(|(key, s)| Some((mark(key)?, s.clone())));
-                Arc::new(Services::new(by_address).with_marks(self.rules(table), by_mark))
-            };
+        let services = if is_same && self.marks == *table.marks() {
+            self.snapshot.services.clone()
+        } else {
+            let services: Vec<_> = table
+                .services()
+                .filter_map(|service| {
+                    let id = service.id();
+                    let published = changed.get(&id).copied().or_else(|| self.services.get(&id))?;
+                    Some((service.spec().service, published.service.clone()))
+                })
+                .collect();
+            let by_address = services.iter().filter_map(|(key, s)| Some((service_key(key)?, s.clone())));
+            let by_mark = services.iter().filter_map(|(key, s)| Some((mark(key)?, s.clone())));
+            Arc::new(Services::new(by_address).with_marks(self.rules(table), by_mark))
+        };
         let times = table.timeouts();
         let sysctls = table.sysctls().for_workers();
         Arc::new(Snapshot {
@@ -331,7 +330,7 @@ impl Workers {
             }
         }
         if any {
-            let servers: Vec<_> = self.servers.keys().copied().map(|a| IpAddr::V4(a.into())).collect();
+            let servers: Vec<_> = self.servers.keys().copied().collect();
             (self.surroundings.servers)(&servers);
         }
     }
@@ -360,7 +359,6 @@ impl Dataplane for Workers {
     }
 
     fn connections(&self, visit: &mut dyn FnMut(ConnectionRow)) {
-        let socket = |(address, port): (u32, u16)| SocketAddr::from((address.to_be_bytes(), port));
         for view in self.shared.table.views(self.snapshot.timeouts, (self.surroundings.now)()) {
             visit(ConnectionRow {
                 protocol: match view.flow.protocol() {
@@ -371,9 +369,9 @@ impl Dataplane for Workers {
                 },
                 state: view.state_name().to_owned(),
                 expires: view.expires / TICKS_PER_SECOND,
-                client: socket(view.flow.source()),
-                virtual_address: socket(view.flow.destination()),
-                destination: socket(view.server),
+                client: SocketAddr::from(view.flow.source()),
+                virtual_address: SocketAddr::from(view.flow.destination()),
+                destination: SocketAddr::from(view.server),
                 engine: None,
             });
         }
@@ -490,39 +488,44 @@ impl Dataplane for Workers {
     }
 }
 
-/// The key by which workers find a service; `None` for one they have no way to look up.
+/// The key by which workers find a service; `None` for one by mark.
 fn service_key(service: &VirtualService) -> Option<ServiceKey> {
-    let VirtualService::Address { protocol, address: IpAddr::V4(address), port } = service else {
-        return None;
-    };
-    Some(ServiceKey { protocol: protocol.number(), address: (*address).into(), port: *port })
+    match *service {
+        VirtualService::Address { protocol, address, port } => {
+            Some(ServiceKey { protocol: protocol.number(), address, port })
+        }
+        VirtualService::Mark { .. } => None,
+    }
 }
 
-/// The mark by which workers find a service; `None` for one that has none, or is for packets they do not have.
-fn mark(service: &VirtualService) -> Option<u32> {
+/// The mark by which workers find a service, and for packets of which family; `None` for one that has none.
+fn mark(service: &VirtualService) -> Option<(service::Family, u32)> {
     match *service {
-        VirtualService::Mark { mark, family: Family::Ipv4 } => Some(mark),
-        _ => None,
+        VirtualService::Mark { mark, family: Family::Ipv4 } => Some((service::Family::V4, mark)),
+        VirtualService::Mark { mark, family: Family::Ipv6 } => Some((service::Family::V6, mark)),
+        VirtualService::Address { .. } => None,
     }
 }
 
 fn persistence(spec: Persistence) -> service::Persistence {
     let mask = match spec.granularity {
         Granularity::Mask(mask) => mask.into(),
-        // IPv6's, and no IPv4 service has one.
-        Granularity::Prefix(_) => u32::MAX,
+        Granularity::Prefix(length) => {
+            let ones = u32::from(length.min(128));
+            let mask = u128::MAX.checked_shl(128 - ones).unwrap_or(0);
+            Ipv6Addr::from(mask).into()
+        }
     };
     service::Persistence { ticks: spec.timeout_seconds.saturating_mul(TICKS_PER_SECOND), mask }
 }
 
 fn destination(destination: &table::Destination) -> Option<Destination> {
     let spec: &DestinationSpec = destination.spec();
-    let IpAddr::V4(address) = spec.address else { return None };
     Some(Destination {
         id: destination.id().0,
         // Workers keep 0 for "before all".
         sequence: destination.sequence().saturating_add(1),
-        address: address.into(),
+        address: spec.address,
         port: spec.port,
         weight: spec.weight,
         last_weight: destination.last_weight(),
@@ -557,7 +560,7 @@ fn kind(spec: &DestinationSpec) -> Kind {
 fn tunnels<'a>(services: impl Iterator<Item = &'a Published>, network: &Network) -> Tunnels {
     Tunnels::new(services.flat_map(|service| &service.destinations).filter_map(|published| {
         let Destination { id, address, .. } = published.destination;
-        Some((id, Tunnel::new(published.tunnel?, Ipv4Addr::from(address).into(), network)))
+        Some((id, Tunnel::new(published.tunnel?, address, network)))
     }))
 }
 

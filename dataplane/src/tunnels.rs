@@ -86,11 +86,8 @@ mod tests {
     #[test]
     fn a_destination_has_its_tunnel_or_a_reason() {
         let tunnel = |to: &str| Tunnel::new(Kind::IpIp, to.parse().unwrap(), &network());
-        let tunnels = Tunnels::new([
-            (7, tunnel("192.0.2.9")),
-            (2, tunnel("10.0.0.1")),
-            (3, tunnel("2001:db8::9")),
-        ]);
+        let tunnels =
+            Tunnels::new([(7, tunnel("192.0.2.9")), (2, tunnel("10.0.0.1")), (3, tunnel("2001:db8::9"))]);
         let reasons = |n| tunnels.of(n).map(|tunnel| tunnel.to).map_err(Drop::name);
         assert_eq!(reasons(7), Ok([192, 0, 2, 9].into()));
         assert_eq!(reasons(2), Err("no_route"));

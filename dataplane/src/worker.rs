@@ -27,6 +27,7 @@ mod persist;
 mod refuse;
 mod sweep;
 mod tunnel;
+mod v6;
 
 use errors::Errors;
 use sweep::Sweep;
@@ -83,6 +84,8 @@ struct Balancer<W: Wire> {
     sweep: Sweep,
     errors: Errors,
     identifications: Identifications,
+    /// IPv6 frames of the burst that is being balanced.
+    ipv6: Burst<W::Frame>,
     /// Packets until the next one that drop_packet drops.
     until_drop: i32,
 }
@@ -125,6 +128,7 @@ impl<W: Wire> Worker<W> {
             sweep,
             errors,
             identifications,
+            ipv6: Burst::new(),
             until_drop: 0,
         };
         Self { table, balancer }
@@ -196,6 +200,9 @@ impl<W: Wire> Balancer<W> {
                 Err(verdict) => self.finish(verdict, port, frame, packet, now),
             }
         }
+        if !self.ipv6.is_empty() {
+            self.balance_ipv6(table, port, now);
+        }
     }
 
     /// The connection the packet belongs to: one there is, or a new one where it may open one.
@@ -213,7 +220,7 @@ impl<W: Wire> Balancer<W> {
         match table.confirm(candidate, packet.flow) {
             Some(found) if !packet.flags.any(Flags::SYN) => Ok(found),
             _ if packet.is_some() => {
-                let found = self.search(table, packet, (frame.data(), port), now)?;
+                let found = self.search(table, packet.flow, &packet.into(), (frame.data(), port), now)?;
                 Ok((found, table.entry(found.index)))
             }
             _ => Err(self.refuse(frame, self.macs[usize::from(port.0)])),
@@ -221,7 +228,8 @@ impl<W: Wire> Balancer<W> {
     }
 
     /// Counts the packet, moves its connection on, changes what its forwarding method changes, and sends it.
-    #[inline]
+    // A call of its own would cost each packet what it takes to hand all this over.
+    #[inline(always)]
     fn forward(
         &mut self,
         table: &ConnectionTable,
@@ -250,11 +258,10 @@ impl<W: Wire> Balancer<W> {
             self.destinations.moved(destination, from, to);
         }
         if entry.method() == Method::Tunnel {
-            return self.forward_by_tunnel(frame, packet, entry, now);
+            return self.forward_by_tunnel(frame, &packet.into(), entry, now);
         }
         let sent = forward(&mut frame, packet, entry, direction).and_then(|to| {
-            let to = || Ipv4Addr::from(to).into();
-            self.egress.send(frame, to, (entry, direction), network, now)
+            self.egress.send(frame, || Ipv4Addr::from(to).into(), (entry, direction), network, now)
         });
         if let Err(reason) = sent {
             self.counters.dropped(reason);

@@ -65,7 +65,8 @@ impl Server {
             directory.display(),
             file.display()
         ))?;
-        let mut server = Self { nginx, tunnels: None, host, address: address.to_owned(), asked: Cell::new(0) };
+        let mut server =
+            Self { nginx, tunnels: None, host, address: address.to_owned(), asked: Cell::new(0) };
         server.wait_for_answer().with_context(|| {
             let errors = fs::read_to_string(directory.join("error.log")).unwrap_or_default();
             format!("nginx on {} does not answer: {errors}{}", server.host.name(), server.nginx.log_tail())
@@ -100,7 +101,8 @@ impl Server {
     /// When they cannot be listed.
     pub fn uploads(&self) -> Result<Vec<PathBuf>> {
         let directory = self.host.directory().join("client_body");
-        let files = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
+        let files =
+            fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
         files.map(|file| Ok(file?.path())).collect()
     }
 

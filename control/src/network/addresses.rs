@@ -21,7 +21,8 @@ impl Address {
         use AddressHeaderFlags as Flags;
         let header = &message.header;
         let unfit = Flags::Secondary | Flags::Deprecated | Flags::Tentative | Flags::Dadfailed;
-        if header.flags.intersects(unfit) || matches!(header.scope, AddressScope::Host | AddressScope::Nowhere)
+        if header.flags.intersects(unfit)
+            || matches!(header.scope, AddressScope::Host | AddressScope::Nowhere)
         {
             return None;
         }

@@ -7,7 +7,7 @@
 use super::connections::{Connections, Ended, OpenError};
 use super::entry::{Entry, Index, Kind, Life, NewConnection};
 use super::state::Timeouts;
-use crate::parse::Flow;
+use crate::parse::AnyFlow;
 use crate::sync::Ordering;
 use crate::time::{TICKS_PER_SECOND, Tick};
 
@@ -19,16 +19,10 @@ const SEALED: u64 = 1 << 63;
 const MEANWHILE: u32 = 60 * TICKS_PER_SECOND;
 
 impl Entry {
-    /// True for a persistence template.
-    #[inline]
-    pub fn is_template(&self) -> bool {
-        self.flow().is_template()
-    }
-
     /// True for what is found by the server's flow, too.
     #[inline]
-    pub(super) fn is_found_by_replies(&self) -> bool {
-        self.method().sees_replies() && !self.is_template()
+    pub(super) fn is_found_by_replies(&self, life: Life) -> bool {
+        self.method().sees_replies() && !life.is_template()
     }
 
     /// The template that the connection is under. Of use only where the connection is known to be alive.
@@ -38,8 +32,9 @@ impl Entry {
     }
 
     /// How many ticks it stays after its last packet, or the template after its last new connection.
+    #[inline]
     pub(super) fn time_to_live(&self, life: Life, timeouts: &Timeouts) -> u32 {
-        if self.is_template() {
+        if life.is_template() {
             self.persistence().load(Ordering::Relaxed) as u32
         } else {
             timeouts.of(life.state())
@@ -86,8 +81,8 @@ impl Entry {
 
 impl Connections {
     /// The template of this key. To be used only under [`Connections::adopt`].
-    pub fn find_template(&self, key: Flow) -> Option<Index> {
-        self.find(self.table.hash(key), key).map(|found| found.index)
+    pub fn find_template(&self, key: AnyFlow) -> Option<Index> {
+        self.table.find(self.table.hash(key), key).map(|found| found.index)
     }
 
     /// Takes the template for a new connection: it stays for its whole time from now on, and at least until the connection
@@ -114,8 +109,9 @@ impl Connections {
         }
     }
 
-    /// Opens a template (its flow is a [key](Flow::template)) that stays for so many ticks after its last new connection, of a
+    /// Opens a template (its flow is a [key](crate::parse::Flow::template)) that stays for so many ticks after its last new connection, of a
     /// service that schedules each packet by itself or of another, and [adopts](Connections::adopt) it.
+    #[inline(never)]
     pub fn open_template(
         &mut self,
         new: &NewConnection,
@@ -126,6 +122,7 @@ impl Connections {
     }
 
     /// Opens a connection under a template that was [adopted](Connections::adopt) for it; where that fails, it is released.
+    #[inline(never)]
     pub fn open_under(
         &mut self,
         template: Index,
@@ -159,6 +156,6 @@ impl Connections {
         let entry = self.table.entry(template);
         entry.mark(Life::invalid);
         // Also where another worker was first: it may not have come to this yet, and the key has to be free.
-        self.table.remove(entry.flow(), super::Direction::ToServer, template);
+        self.table.remove(self.table.flow(entry), super::Direction::ToServer, template);
     }
 }

@@ -9,10 +9,10 @@ mod nat;
 pub mod tunnel;
 
 use crate::conn::entry::Entry;
-use crate::conn::{Direction, Method};
+use crate::conn::{Direction, Extension, Method};
 use crate::counters::Drop;
 use crate::packet::ethernet;
-use crate::parse::Packet;
+use crate::parse::{Packet, Packet6};
 use crate::wire::Frame;
 
 /// Changes `frame`, which holds `packet` of the connection `entry`, into what goes out. Gives the address, as a number,
@@ -30,6 +30,28 @@ pub fn forward<F: Frame>(
         (Method::Nat, Direction::ToServer) => nat::to_server(ip, packet, entry.server()),
         (Method::Nat, Direction::ToClient) => nat::to_client(ip, packet, entry.flow()),
         (Method::DirectRouting | Method::Tunnel, _) => dr::to_server(ip, entry.server()),
+    }
+}
+
+/// The same for an IPv6 packet; `addresses` are the connection's.
+#[inline]
+pub fn forward_ipv6<F: Frame>(
+    frame: &mut F,
+    packet: &Packet6,
+    entry: &Entry,
+    addresses: Extension<'_>,
+    direction: Direction,
+) -> Result<u128, Drop> {
+    let ip = frame.data_mut().get_mut(ethernet::HEADER..).ok_or(Drop::Truncated)?;
+    match (entry.method(), direction) {
+        (Method::Nat, Direction::ToServer) => {
+            nat::to_server_ipv6(ip, packet, (addresses.server(), entry.server().1))
+        }
+        (Method::Nat, Direction::ToClient) => {
+            let virtual_side = (addresses.virtual_address(), entry.flow().destination().1);
+            nat::to_client_ipv6(ip, packet, virtual_side, addresses.client())
+        }
+        (Method::DirectRouting | Method::Tunnel, _) => dr::to_server_ipv6(ip, addresses.server()),
     }
 }
 

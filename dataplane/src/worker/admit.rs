@@ -3,17 +3,19 @@
 //!
 //! Runs on the packet's way, for the packets that open connections: takes no lock and allocates nothing.
 
+use std::net::IpAddr;
+
 use super::{Balancer, persist};
 use crate::conn::entry::Entry;
+use crate::conn::key::Key;
 use crate::conn::state::Seen;
 use crate::conn::table::Found;
 use crate::conn::{ConnectionTable, Direction, Index, NewConnection, OpenError, State, state};
 use crate::counters::{Drop, Verdict};
 use crate::network::PortId;
-use crate::packet::ipv4::is_martian_source;
-use crate::packet::protocol;
 use crate::packet::tcp::Flags;
-use crate::parse::Packet;
+use crate::packet::{ipv4, ipv6, protocol};
+use crate::parse::{AnyPacket, Packet};
 use crate::schedule::Arrival;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
@@ -25,11 +27,12 @@ impl<W: Wire> Balancer<W> {
     pub(super) fn search(
         &mut self,
         table: &ConnectionTable,
-        packet: &Packet,
+        flow: impl Key,
+        packet: &AnyPacket,
         received: (&[u8], PortId),
         now: Tick,
     ) -> Result<Found, Verdict> {
-        if let Some(found) = table.find(table.hash(packet.flow), packet.flow) {
+        if let Some(found) = table.find(table.hash(flow), flow) {
             let opens = packet.flags.any(Flags::SYN) && found.direction == Direction::ToServer;
             if !opens || !self.is_over(table.entry(found.index)) {
                 return Ok(found);
@@ -56,9 +59,10 @@ impl<W: Wire> Balancer<W> {
     }
 
     /// Classify, schedule, insert: what the first packet of a connection goes through.
+    #[inline]
     fn admit(
         &mut self,
-        packet: &Packet,
+        packet: &AnyPacket,
         (frame, port): (&[u8], PortId),
         now: Tick,
     ) -> Result<Found, Verdict> {
@@ -70,25 +74,33 @@ impl<W: Wire> Balancer<W> {
             protocol::SCTP => sysctls.sloppy_sctp,
             _ => sysctls.sloppy_tcp,
         };
-        let opens = (is_sloppy || packet.flags.any(Flags::SYN)) && !packet.flags.any(Flags::RST);
-        let found = services.find(flow, port).filter(|_| opens).ok_or(Verdict::ToKernel)?;
+        if packet.flags.any(Flags::RST) || !(is_sloppy || packet.flags.any(Flags::SYN)) {
+            return Err(Verdict::ToKernel);
+        }
+        let found = services.find(flow, port).ok_or(Verdict::ToKernel)?;
         let service = found.service;
-        if is_martian_source(flow.source().0) {
+        let is_martian = match flow.source().0 {
+            IpAddr::V4(address) => ipv4::is_martian_source(address.into()),
+            IpAddr::V6(address) => ipv6::is_martian_source(address.into()),
+        };
+        if is_martian {
             return Err(Verdict::Drop(Drop::MartianSource));
         }
         if is_surplus(&mut self.until_drop, defence.drop_rate) {
             return Err(Verdict::Drop(Drop::Overload));
         }
         let arrival = Arrival::new(packet, frame, now, sysctls.scheduling());
+        let (destinations, connections) = (&*self.destinations, &mut self.connections);
         let (destination, template) = if service.persistence().is_some() {
-            let (destinations, connections) = (&self.destinations, &mut self.connections);
-            let (destination, template) =
-                persist::template(found, arrival, destinations, connections, sysctls)
-                    .map_err(Verdict::Drop)?;
+            let chosen = persist::template(found, arrival, destinations, connections, sysctls);
+            let (destination, template) = chosen.map_err(|reason| match reason {
+                Drop::NoDestination => found.refusal(flow),
+                reason => Verdict::Drop(reason),
+            })?;
             (destination, Some(template))
         } else {
-            let destination = service.scheduler().schedule(service, &self.destinations, arrival);
-            (destination.ok_or(Verdict::Drop(Drop::NoDestination))?, None)
+            let destination = service.scheduler().schedule(service, destinations, arrival);
+            (destination.ok_or_else(|| found.refusal(flow))?, None)
         };
         let initial = State::initial(flow.protocol());
         let new = NewConnection {
@@ -105,38 +117,30 @@ impl<W: Wire> Balancer<W> {
                 state::next(initial, seen, packet.flags, defence.secure_tcp)
             },
         };
-        self.destinations.opening(new.destination, new.state);
-        if service.is_one_packet(flow.protocol()) {
-            let index = self.connections.open_once(&new, now);
-            if let Some(template) = template {
-                self.connections.release(template);
-            }
-            self.destinations.ended(new.destination, new.state);
-            let index = index.ok_or(Verdict::Drop(Drop::NoFreeEntry))?;
-            self.tallies.of(new.destination).opened();
-            return Ok(Found { index, direction: Direction::ToServer });
-        }
+        destinations.opening(new.destination, new.state);
+        let is_one_packet = service.is_one_packet(flow.protocol());
         let opened = match template {
-            Some(template) => self.connections.open_under(template, &new, timeouts, now),
-            None => self.connections.open(&new, timeouts, now),
+            None if !is_one_packet => connections.open(&new, timeouts, now),
+            Some(template) if !is_one_packet => connections.open_under(template, &new, timeouts, now),
+            template => connections.open_once(template, &new, now),
         };
-        let refused = match opened {
+        if is_one_packet || opened.is_err() {
+            destinations.ended(new.destination, new.state);
+        }
+        match opened {
             Ok(index) => {
                 self.tallies.of(new.destination).opened();
-                return Ok(Found { index, direction: Direction::ToServer });
+                Ok(Found { index, direction: Direction::ToServer })
             }
-            Err(refused) => refused,
-        };
-        self.destinations.ended(new.destination, new.state);
-        match refused {
-            OpenError::Exists(found) => Ok(found),
-            refused => Err(Verdict::Drop(refused.into())),
+            Err(OpenError::Exists(found)) => Ok(found),
+            Err(refused) => Err(Verdict::Drop(refused.into())),
         }
     }
 
     /// For a packet whose connection's destination has been deleted: dropped in silence, or, with expire_nodest_conn, the
     /// connection ends and the packet is what it is without one.
     #[cold]
+    #[inline(never)]
     pub(super) fn forward_elsewhere(
         &mut self,
         table: &ConnectionTable,
@@ -145,20 +149,32 @@ impl<W: Wire> Balancer<W> {
         index: Index,
         now: Tick,
     ) {
-        if !self.snapshot.current().sysctls.expire_nodest_conn {
-            return self.counters.dropped(Drop::DestinationGone);
-        }
-        self.close(index);
-        match self.admit(packet, (frame.data(), port), now) {
-            // Deleted between the snapshot in which it was chosen and now.
-            Ok(found) if self.tallies.of(table.entry(found.index).destination()).is_gone() => {
-                self.counters.dropped(Drop::DestinationGone);
-            }
+        match self.elsewhere(table, packet.flow, &packet.into(), (frame.data(), port), (index, now)) {
             Ok(found) => {
                 self.forward(table, (frame, port), packet, found, table.entry(found.index), now);
             }
             Err(verdict) => self.finish(verdict, port, frame, packet, now),
         }
+    }
+
+    /// The connection that such a packet opens, whose destination is there.
+    pub(super) fn elsewhere(
+        &mut self,
+        table: &ConnectionTable,
+        flow: impl Key,
+        packet: &AnyPacket,
+        received: (&[u8], PortId),
+        (index, now): (Index, Tick),
+    ) -> Result<Found, Verdict> {
+        const GONE: Verdict = Verdict::Drop(Drop::DestinationGone);
+        if !self.snapshot.current().sysctls.expire_nodest_conn {
+            return Err(GONE);
+        }
+        self.close(index);
+        let found = self.search(table, flow, packet, received, now)?;
+        // Deleted between the snapshot in which it was chosen and now.
+        let is_gone = self.tallies.of(table.entry(found.index).destination()).is_gone();
+        if is_gone { Err(GONE) } else { Ok(found) }
     }
 }
 

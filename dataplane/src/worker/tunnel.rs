@@ -7,8 +7,8 @@ use crate::counters::Drop;
 use crate::egress::Ports;
 use crate::forward::fragment;
 use crate::forward::tunnel::{Fit, Refused};
-use crate::packet::{ethernet, icmp, ipv4};
-use crate::parse::{Flow, Packet};
+use crate::packet::{ethernet, icmp, icmpv6, ipv4, ipv6};
+use crate::parse::{AnyFlow, AnyPacket};
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
 use crate::wire::{Burst, Frame, Wire};
@@ -40,7 +40,7 @@ impl<W: Wire> Balancer<W> {
     pub(super) fn forward_by_tunnel(
         &mut self,
         mut frame: W::Frame,
-        packet: &Packet,
+        packet: &AnyPacket,
         entry: &Entry,
         now: Tick,
     ) {
@@ -73,7 +73,7 @@ impl<W: Wire> Balancer<W> {
 
     /// The same for a packet whose outer packet has to be fragmented.
     #[cold]
-    fn forward_in_pieces(&mut self, mut frame: W::Frame, packet: &Packet, entry: &Entry, now: Tick) {
+    fn forward_in_pieces(&mut self, mut frame: W::Frame, packet: &AnyPacket, entry: &Entry, now: Tick) {
         let Self { snapshot, egress, identifications, counters, wires, .. } = self;
         let Snapshot { tunnels, sysctls, network, .. } = snapshot.current();
         let mut pieces = Burst::new();
@@ -107,33 +107,66 @@ impl<W: Wire> Balancer<W> {
     /// Tells the client how long a packet may be. As often as it sends one that is too long, as Linux does: what one is told once
     /// a second costs a transfer a second each time.
     #[cold]
-    fn tell_too_big(&mut self, mut frame: W::Frame, packet: &Packet, mtu: u16, now: Tick) {
+    fn tell_too_big(&mut self, mut frame: W::Frame, packet: &AnyPacket, mtu: u16, now: Tick) {
         let Self { egress, snapshot, identifications, counters, .. } = self;
         let ip = frame.data_mut().get_mut(ethernet::HEADER..).unwrap_or_default();
-        if !ipv4::decrement_ttl(ip) {
+        let is_alive = match packet.flow {
+            AnyFlow::V4(_) => ipv4::decrement_ttl(ip),
+            AnyFlow::V6(_) => ipv6::decrement_hop_limit(ip),
+        };
+        if !is_alive {
             return counters.dropped(Drop::TtlExpired);
         }
-        let error = icmp::Error::FragmentationNeeded { mtu };
-        if !icmp::may_answer(ip)
-            || !icmp::make_error(&mut frame, error, packet.length, None, identifications.take())
-        {
+        if !make_too_big(&mut frame, packet, mtu, identifications) {
             return counters.dropped(Drop::TooBig);
         }
         counters.fragmentation_needed();
         let (client, _) = packet.flow.source();
-        let client = std::net::Ipv4Addr::from(client).into();
         if let Err(reason) = egress.send_single(frame, client, &snapshot.current().network, now) {
             counters.dropped(reason);
         }
     }
 }
 
+/// Makes of the packet's frame the error that says how long it may be. False where that cannot be told.
+fn make_too_big<F: Frame>(
+    frame: &mut F,
+    packet: &AnyPacket,
+    mtu: u16,
+    identifications: &mut Identifications,
+) -> bool {
+    let ip = frame.data().get(ethernet::HEADER..).unwrap_or_default();
+    match packet.flow {
+        AnyFlow::V4(_) => {
+            let error = icmp::Error::FragmentationNeeded { mtu };
+            // No IPv4 packet is longer than 65535 bytes.
+            let length = packet.length as u16;
+            icmp::may_answer(ip) && icmp::make_error(frame, error, length, None, identifications.take())
+        }
+        AnyFlow::V6(_) => {
+            let error = icmpv6::Error::PacketTooBig { mtu: mtu.into() };
+            icmpv6::may_answer(ip, error) && icmpv6::make_error(frame, error, packet.length, None)
+        }
+    }
+}
+
 /// Spreads flows over GUE's source ports, which come of the upper half.
 #[inline]
-fn spread(flow: Flow) -> u32 {
-    let [addresses, ports] = flow.words();
+fn spread(flow: AnyFlow) -> u32 {
+    let words = match flow {
+        AnyFlow::V4(flow) => {
+            let [addresses, ports] = flow.words();
+            addresses ^ ports.rotate_left(23)
+        }
+        AnyFlow::V6(flow) => {
+            let ((from, from_port), (to, to_port)) = (flow.source(), flow.destination());
+            let addresses = from.rotate_left(64) ^ to;
+            let ports = u64::from(from_port) << 16 | u64::from(to_port);
+            (addresses >> 64) as u64 ^ (addresses as u64).rotate_left(29) ^ ports.rotate_left(47)
+        }
+    };
     // Fibonacci hashing.
-    ((addresses ^ ports.rotate_left(23)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+    (words.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
 impl From<Refused> for Drop {

@@ -117,7 +117,9 @@ fn show(lab: &Lab, director: &Director) -> Result<()> {
         Mode::Nat | Mode::Dr => None,
     };
     if let Some(tcpdump) = &tunnel {
-        wait_until("tcpdump listens", Duration::from_secs(10), || Ok(tcpdump.log().contains("listening on")))?;
+        wait_until("tcpdump listens", Duration::from_secs(10), || {
+            Ok(tcpdump.log().contains("listening on"))
+        })?;
     }
 
     step(&format!("Sending {REQUESTS} HTTP requests: curl http://{VIP}/"));
@@ -164,7 +166,9 @@ fn show(lab: &Lab, director: &Director) -> Result<()> {
     }
 
     if let Some(mut tcpdump) = tunnel {
-        step("What the wire of r1 carries: the client's SYN inside another packet, and the answer straight to the client");
+        step(
+            "What the wire of r1 carries: the client's SYN inside another packet, and the answer straight to the client",
+        );
         tcpdump.wait(Duration::from_secs(10))?;
         print!("{}", tcpdump.log());
     }

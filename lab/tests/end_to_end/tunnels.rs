@@ -102,7 +102,10 @@ fn nginx_answers_through_tunnels_of_every_kind() -> Result<()> {
                 text.lines().filter(is_it).count()
             };
             let (to_server, reply) = (format!(" > {}", SERVERS[0]), format!("{VIP}.80"));
-            ensure!(sent(&server, OUTER_SOURCE, &to_server) > 0, "{kind}: no tunnel leads from {OUTER_SOURCE}");
+            ensure!(
+                sent(&server, OUTER_SOURCE, &to_server) > 0,
+                "{kind}: no tunnel leads from {OUTER_SOURCE}"
+            );
             ensure!(sent(&server, &reply, " > ") > 0, "{kind}: no reply leaves the server");
             ensure!(sent(&wan, &reply, " > ") == 0, "{kind}: a reply passed director");
             no_complaints(scene).context(kind)?;
@@ -195,13 +198,16 @@ fn the_outer_source_is_linuxs_choice() -> Result<()> {
             let dump = Dump::start(&scene.lab, "wan")?;
             scene.lab.client.run(&format!("curl -sSf --max-time 10 http://{VIP}/"))?;
             let text = dump.finish(&scene.lab)?;
-            let line = text.lines().find(|line| line.contains(" > 192.0.2.")).context("nothing was tunnelled")?;
+            let line =
+                text.lines().find(|line| line.contains(" > 192.0.2.")).context("nothing was tunnelled")?;
             Ok(line.trim_start().split(' ').next().unwrap_or_default().to_owned())
         };
         ensure!(source(scene)? == OUTER_SOURCE, "{}", source(scene)?);
         let linux = &scene.lab.director;
         linux.ip(&format!("address add 192.0.2.77/24 dev {interface}"))?;
-        linux.ip(&format!("route replace 192.0.2.0/24 dev {interface} proto kernel scope link src 192.0.2.77"))?;
+        linux.ip(&format!(
+            "route replace 192.0.2.0/24 dev {interface} proto kernel scope link src 192.0.2.77"
+        ))?;
         wait_until("packets come from the address that the route prefers", Duration::from_secs(10), || {
             Ok(source(scene)? == "192.0.2.77")
         })

@@ -1,10 +1,15 @@
 //! Workers whose destinations are behind tunnels.
 
+use std::net::Ipv6Addr;
+
+use super::ipv6::{CLIENT6, SERVERS6, VIP6, frame6, ip6};
 use super::*;
 use crate::forward::tunnel::{GueChecksum, Kind, unwrap};
 use crate::network::{LocalAddress, Sources};
 use crate::packet::ipv4::Ipv4;
-use crate::packet::read_u16;
+use crate::packet::ipv6::Ipv6;
+use crate::packet::{read_u16, read_u128};
+use crate::parse::Flow6;
 use crate::tunnels::{Tunnel, Tunnels};
 
 const FROM: u32 = 0xc000_0201; // 192.0.2.1
@@ -18,18 +23,44 @@ const KINDS: [Kind; 6] = [
     Kind::Gue { port: 6080, checksum: GueChecksum::Remote },
 ];
 
-fn lab(kind: Kind) -> Lab {
+/// A lab with TCP and UDP services of both families, whose two servers are of the family `over`, behind tunnels of this kind.
+fn lab_over(kind: Kind, over: u8) -> Lab {
     let mut lab = Lab::new(Method::Tunnel, 1);
-    let mut network = network();
-    let own = LocalAddress { port: Some(PortId(1)), network: "192.0.2.1/24".parse().unwrap() };
-    network.set_sources(Sources::new([], [own]));
-    // Destinations 0 and 1 of TCP, 2 and 3 of UDP.
-    let servers = SERVERS.iter().cycle().take(4).zip(0..);
-    let tunnels = servers.map(|(server, id)| (id, Tunnel::new(kind, ip(server.0), &network)));
+    let mut network = super::ipv6::network();
+    let own = ["192.0.2.1/24", "2001:db8:2::1/64"].map(|network| network.parse().unwrap());
+    let own = own.map(|network| LocalAddress { port: Some(PortId(1)), network });
+    network.set_sources(Sources::new([], own));
+    let servers = [0, 1].map(|n| if over == 4 { ip(SERVERS[n].0) } else { ip6(SERVERS6[n].0) });
+    let vips = [ip(VIP.0), ip6(VIP6.0)];
+    let keys = vips.into_iter().flat_map(|vip| [protocol::TCP, protocol::UDP].map(|p| (vip, p)));
+    let services = keys.zip((0..).step_by(2)).map(|((address, protocol), first)| {
+        let destination = |n: u32| Destination {
+            id: first + n,
+            sequence: n + 1,
+            address: servers[n as usize],
+            port: VIP.1,
+            weight: 1,
+            last_weight: 1,
+            method: Method::Tunnel,
+        };
+        let service = Service::new(vec![destination(0), destination(1)], schedule::by_name("rr").unwrap());
+        (ServiceKey { protocol, address, port: VIP.1 }, Arc::new(service))
+    });
+    lab.snapshot.services = Arc::new(Services::new(services));
+    let tunnels = (0..8).map(|id| (id, Tunnel::new(kind, servers[id as usize % 2], &network)));
     lab.snapshot.tunnels = Arc::new(Tunnels::new(tunnels));
     lab.snapshot.network = Arc::new(network);
     lab.publish();
     lab
+}
+
+fn lab(kind: Kind) -> Lab {
+    lab_over(kind, 4)
+}
+
+/// A datagram over IPv6 of `length` bytes.
+fn udp6(client: u16, length: usize) -> Vec<u8> {
+    frame6(WAN, Flow6::new(protocol::UDP, (CLIENT6, client), VIP6), 0, &vec![7; length - 48])
 }
 
 fn udp(client: u16, length: usize) -> Vec<u8> {
@@ -168,4 +199,74 @@ fn flows_spread_over_gues_source_ports_and_stay() {
         ports.insert(port);
     }
     assert!(ports.len() > 35, "{}", ports.len());
+}
+
+/// Source and destination of an outer IPv6 header.
+fn outer6(frame: &MemoryFrame) -> (u128, u128) {
+    let ip = Ipv6::new(&frame.data()[14..], frame.len() - 14).unwrap();
+    assert_eq!(ip.total_length(), frame.len() - 14);
+    assert_eq!(frame.data()[12..14], [0x86, 0xdd]);
+    (read_u128(frame.data(), 22), read_u128(frame.data(), 38))
+}
+
+#[test]
+fn all_four_mixes_of_families_arrive_and_are_told_what_fits() {
+    let own = u128::from("2001:db8:2::1".parse::<Ipv6Addr>().unwrap());
+    for kind in KINDS {
+        for (inside, over) in [(4, 4), (4, 6), (6, 4), (6, 6)] {
+            let name = format!("{kind:?}: {inside} over {over}");
+            let mut lab = lab_over(kind, over);
+            let datagram = if inside == 4 { udp } else { udp6 };
+            let longest = 1500 - lab.snapshot.tunnels.of(3).unwrap().encapsulation.overhead();
+            for length in [100, longest] {
+                let before = datagram(4000, length);
+                let (port, after) = lab.receive_one(0, before.clone()).unwrap();
+                assert_eq!((port, &after.data()[..6]), (1, &SERVER_MACS[1].0[..]), "{name}");
+                match over {
+                    4 => assert_eq!(outer(&after), (FROM, SERVERS[1].0, inside == 4), "{name}"),
+                    _ => assert_eq!(outer6(&after), (own, SERVERS6[1].0), "{name}"),
+                }
+                let at = unwrap(&after.data()[14..]).unwrap().at;
+                assert_eq!(after.data()[14 + at..].len(), before.len() - 14, "{name}");
+                assert_eq!(after.data()[14 + at] >> 4, inside, "{name}");
+            }
+            let (port, error) = lab.receive_one(0, datagram(4000, longest + 1)).unwrap();
+            assert_eq!(port, 0, "{name}");
+            if inside == 4 {
+                assert_eq!((outer(&error).1, usize::from(read_u16(error.data(), 40))), (CLIENT, longest));
+            } else {
+                assert_eq!((outer6(&error), error.data()[54]), ((VIP6.0, CLIENT6), 2), "{name}");
+                assert_eq!(usize::from(read_u16(error.data(), 60)), longest, "{name}");
+            }
+            lab.check_balance();
+        }
+    }
+}
+
+/// A server of the other family than its service is listed as what it is.
+#[test]
+fn a_connection_to_a_server_of_the_other_family_is_listed() {
+    for (over, server) in [(4, ip(SERVERS[1].0)), (6, ip6(SERVERS6[1].0))] {
+        let mut lab = lab_over(Kind::IpIp, over);
+        for frame in [udp(4000, 100), udp6(4000, 100)] {
+            assert!(lab.receive_one(0, frame).is_some());
+        }
+        let views: Vec<_> = lab.shared.table.views(Default::default(), lab.now).collect();
+        assert_eq!(views.len(), 2);
+        assert!(views.iter().all(|view| view.server == (server, VIP.1)), "{views:?}");
+    }
+}
+
+/// Over IPv6 no router fragments; the director does, at the tunnel's beginning.
+#[test]
+fn an_outer_ipv6_packet_is_fragmented_by_its_sender() {
+    let mut lab = lab_over(Kind::Gre { checksum: true }, 6);
+    let sent = lab.receive(0, 0, &[fragmentable(udp(4000, 1500))]);
+    assert_eq!(sent.len(), 2);
+    for (_, piece) in &sent {
+        assert!(piece.len() <= 14 + 1500);
+        let ip = Ipv6::new(&piece.data()[14..], piece.len() - 14).unwrap();
+        assert!(ip.upper().unwrap().fragment.is_some());
+    }
+    lab.check_balance();
 }

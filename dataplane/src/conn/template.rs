@@ -31,6 +31,12 @@ impl Entry {
         self.link().load(Ordering::Relaxed).checked_sub(1).map(Index)
     }
 
+    /// True for a connection under a template.
+    #[inline]
+    pub fn is_under_template(&self) -> bool {
+        self.template().is_some()
+    }
+
     /// How many ticks it stays after its last packet, or the template after its last new connection.
     #[inline]
     pub(super) fn time_to_live(&self, life: Life, timeouts: &Timeouts) -> u32 {

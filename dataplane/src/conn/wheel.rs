@@ -5,6 +5,8 @@
 //! then on a lower level. Nothing is done per packet. An entry remembers the tick at which the timer that counts for
 //! it fires ([`super::entry`]); timers that fire at another tick are stale and are dropped.
 
+use std::ops::Range;
+
 use super::entry::Index;
 use crate::time::Tick;
 
@@ -60,8 +62,9 @@ pub struct Wheel {
     /// What is left of the slot being emptied, and the tick it fires at.
     firing: List,
     firing_tick: u64,
-    /// Levels of `firing_tick` that are still to be emptied.
-    levels_left: usize,
+    /// Levels of `firing_tick` that are still to be emptied. The lowest comes first: a timer that is armed meanwhile for a whole
+    /// turn later goes into the same slot of it.
+    firing_levels: Range<usize>,
 }
 
 impl Wheel {
@@ -77,7 +80,7 @@ impl Wheel {
             next: u64::from(now.0),
             firing: List::EMPTY,
             firing_tick: 0,
-            levels_left: 0,
+            firing_levels: 0..0,
         }
     }
 
@@ -159,15 +162,14 @@ impl Wheel {
             if let Some(index) = self.pop_firing() {
                 return Some(Due { index, tick: Tick(self.firing_tick as u32) });
             }
-            if self.levels_left > 0 {
-                self.levels_left -= 1;
-                self.begin(self.levels_left);
+            if let Some(level) = self.firing_levels.next() {
+                self.begin(level);
             } else if now.reached(Tick(self.next as u32)) {
                 self.firing_tick = self.next;
                 self.next += 1;
                 // Level n has a slot that begins at this tick where its lowest 7n bits are 0.
                 let levels = self.firing_tick.trailing_zeros() / SLOT_BITS;
-                self.levels_left = LEVELS.min(1 + levels as usize);
+                self.firing_levels = 0..LEVELS.min(1 + levels as usize);
             } else {
                 return None;
             }

@@ -43,12 +43,13 @@ impl<W: Wire> Balancer<W> {
     }
 
     /// Whether a client that asks for a connection where there is this one is to get another: it uses the port again
-    /// (conn_reuse_mode), or the server takes nothing new (expire_nodest_conn).
+    /// (conn_reuse_mode; not under a template, which would lead it to the same server), or the server takes nothing new
+    /// (expire_nodest_conn).
     fn is_over(&self, entry: &Entry) -> bool {
         let sysctls = &self.snapshot.current().sysctls;
         let life = entry.life();
         let one_sided = Seen::from_client(entry.method(), life.has_replied()) == Seen::InOnly;
-        life.state().ends_at_syn(sysctls.conn_reuse_mode, one_sided)
+        life.state().ends_at_syn(sysctls.conn_reuse_mode, one_sided) && !entry.is_under_template()
             || sysctls.expire_nodest_conn && self.destinations.load(entry.destination()).is_quiescent()
     }
 

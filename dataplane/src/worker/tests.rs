@@ -18,6 +18,7 @@ use crate::time::TICKS_PER_SECOND;
 use crate::wire::Frame;
 use crate::wire::memory::{MemoryFrame, MemoryWire};
 
+mod invariants;
 mod ipv6;
 mod persist;
 mod tunnel;
@@ -144,7 +145,7 @@ impl Lab {
         };
         let shared = Shared {
             table: Arc::new(ConnectionTable::new(64, 64, workers).unwrap()),
-            destinations: Arc::new(Destinations::new(8, workers).unwrap()),
+            destinations: Arc::new(Destinations::new(16, workers).unwrap()),
             requests: Arc::new(ArrayQueue::new(4)),
         };
         let (publisher, subscribers) = snapshot::channel(workers, &Arc::new(snapshot.clone()));

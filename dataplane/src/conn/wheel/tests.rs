@@ -6,7 +6,10 @@ use proptest::prelude::*;
 /// All that fires up to `now`, in order.
 fn fire(wheel: &mut Wheel, now: Tick) -> Vec<Due> {
     let mut fired = Vec::new();
-    while now.reached(Tick(wheel.next as u32)) || wheel.levels_left > 0 || wheel.firing.first != NONE {
+    while now.reached(Tick(wheel.next as u32))
+        || !wheel.firing_levels.is_empty()
+        || wheel.firing.first != NONE
+    {
         fired.extend(wheel.due(now));
     }
     fired
@@ -23,6 +26,23 @@ fn near_timers_fire_at_their_tick() {
     let fired: Vec<_> = fire(&mut wheel, Tick(2_000)).iter().map(|d| (d.index.0, d.tick.0)).collect();
     assert_eq!(fired, [(0, 1_000), (1, 1_001), (64, 1_064), (127, 1_127)]);
     assert!(wheel.is_empty());
+}
+
+#[test]
+fn a_timer_armed_for_one_turn_later_waits_for_it() {
+    // That is the slot that is being emptied, of the lowest level and of the one above.
+    for ahead in [128, 128 * 128] {
+        let mut wheel = Wheel::new(Tick(1), 10);
+        wheel.arm(Index(0), Tick(128 * 128));
+        wheel.arm(Index(1), Tick(128 * 128));
+        let due = (0..1000).find_map(|_| wheel.due(Tick(128 * 128))).unwrap();
+        assert_eq!(due.tick, Tick(128 * 128));
+        let later = due.tick.after(ahead);
+        assert_eq!(wheel.tick_for(later), later);
+        wheel.arm(due.index, later);
+        let rest: Vec<_> = fire(&mut wheel, later).iter().map(|due| due.tick).collect();
+        assert_eq!(rest, [due.tick, later]);
+    }
 }
 
 #[test]

@@ -338,3 +338,12 @@ fn without_a_server_ftps_clients_are_told_and_others_are_left_to_linux() {
     assert_eq!(lab.to_kernel[0].len(), 1);
     lab.check_balance();
 }
+
+#[test]
+fn a_port_used_again_belongs_to_the_old_connection_under_a_template() {
+    let mut lab = lab(&[1, 1]);
+    let server = connect(&mut lab, 0, 4000).unwrap();
+    lab.receive_one(1, tcp_reply(server, 4000, Flags::RST | Flags::ACK));
+    assert_eq!(connect(&mut lab, 0, 4000), Some(server));
+    assert_eq!(lab.shared.destinations.stats(server as u32).connections, 1);
+}

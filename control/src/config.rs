@@ -127,6 +127,8 @@ pub struct Route {
     pub to: IpNet,
     /// The gateway; `None` where destinations are on the link.
     pub via: Option<IpAddr>,
+    /// The source of packets that the director itself makes, where it has one to give.
+    pub source: Option<IpAddr>,
     /// The port to leave by; it has no kernel interface.
     pub port: PortId,
 }

@@ -135,13 +135,7 @@ impl MarkRule {
 
     /// The rule as workers have it; `port` finds director's ports by name. `None` for one that no packet of theirs can be of.
     pub(crate) fn for_workers(&self, port: impl Fn(&str) -> Option<PortId>) -> Option<Rule> {
-        let addresses = |network: Option<IpNet>| match network {
-            None => Some(Addresses::default()),
-            Some(IpNet::V4(network)) => {
-                Some(Addresses::new(network.network().into(), network.netmask().into()))
-            }
-            Some(IpNet::V6(_)) => None,
-        };
+        let addresses = |network: Option<IpNet>| network.map_or_else(Addresses::default, Addresses::new);
         let ports = |range: Option<PortRange>| range.map_or(0..=u16::MAX, PortRange::ports);
         let in_port = match &self.in_port {
             None => None,
@@ -150,8 +144,8 @@ impl MarkRule {
         Some(Rule {
             mark: self.mark,
             protocol: self.protocol.map(Protocol::number),
-            source: addresses(self.from)?,
-            destination: addresses(self.to)?,
+            source: addresses(self.from),
+            destination: addresses(self.to),
             source_ports: ports(self.from_ports),
             destination_ports: ports(self.to_ports),
             in_port,

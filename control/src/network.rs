@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use dataplane::network::{MacAddr, PortId};
 use thiserror::Error;
 
+mod addresses;
 mod events;
 mod fixed;
 pub mod interface;

@@ -26,6 +26,12 @@ pub fn counters(out: &mut dyn Write, workers: &[WorkerCounters]) -> io::Result<(
     if workers.iter().any(|w| w.unreachable != 0) {
         row(out, "  port unreachable", &|w| w.unreachable)?;
     }
+    if workers.iter().any(|w| w.fragmentation_needed != 0) {
+        row(out, "  fragmentation needed", &|w| w.fragmentation_needed)?;
+    }
+    if workers.iter().any(|w| w.fragments != 0) {
+        row(out, "fragments made", &|w| w.fragments)?;
+    }
     row(out, "to kernel", &|w| w.to_kernel)?;
     row(out, "from kernel", &|w| w.from_kernel)?;
     row(out, "from kernel, not sent", &|w| w.from_kernel_dropped)?;

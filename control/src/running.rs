@@ -73,6 +73,12 @@ pub struct WorkerCounters {
     /// Turned into ICMP errors for their senders; among `forwarded` once sent.
     #[serde(default)]
     pub unreachable: u64,
+    /// Turned into ICMP errors that tell their senders how long a packet may be; among `forwarded` once sent.
+    #[serde(default)]
+    pub fragmentation_needed: u64,
+    /// Made in addition, by fragmenting what a tunnel made too long. With them, `received` is all that went somewhere.
+    #[serde(default)]
+    pub fragments: u64,
     /// Given to Linux.
     pub to_kernel: u64,
     /// Taken from Linux and sent.

@@ -3,15 +3,12 @@
 //! Each test here goes away with the work that makes it untrue. A change is tested before anything is done, and
 //! only if IPVS itself would take it, so that wrong use is answered as IPVS answers it.
 
-use ipnet::IpNet;
-
-use crate::mark::MarkRule;
-use crate::model::{Change, DestinationSpec, Family, ForwardingMethod, ServiceSpec};
+use crate::model::{Change, DestinationSpec, ForwardingMethod, ServiceSpec};
 use crate::refusal::Refusal;
 use crate::sysctl;
 
 /// The sysctls that do something. The others can only be set to their defaults.
-pub const SYSCTLS: [&str; 13] = [
+pub const SYSCTLS: [&str; 14] = [
     "am_droprate",
     "amemthresh",
     "conn_reuse_mode",
@@ -21,6 +18,7 @@ pub const SYSCTLS: [&str; 13] = [
     "expire_quiescent_template",
     "lblc_expiration",
     "lblcr_expiration",
+    "pmtu_disc",
     "run_estimation",
     "secure_tcp",
     "sloppy_sctp",
@@ -34,7 +32,6 @@ pub fn check(change: &Change) -> Result<(), Refusal> {
         Change::AddDestination { destination, .. } | Change::EditDestination { destination, .. } => {
             self::destination(destination)
         }
-        Change::AddMark(rule) => mark(rule),
         Change::StartDaemon(_) => Err(not_yet("synchronise connections")),
         Change::SetSysctl { name, value } => sysctl(name, *value),
         _ => Ok(()),
@@ -52,26 +49,13 @@ fn sysctl(name: &str, value: sysctl::Value) -> Result<(), Refusal> {
 }
 
 fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
-    if spec.service.family() == Family::Ipv6 {
-        return Err(not_yet("balance IPv6"));
-    }
     if spec.engine.is_some() {
         return Err(not_yet("have persistence engines"));
     }
     Ok(())
 }
 
-fn mark(rule: &MarkRule) -> Result<(), Refusal> {
-    match rule.from.or(rule.to) {
-        Some(IpNet::V6(_)) => Err(not_yet("mark IPv6 packets")),
-        _ => Ok(()),
-    }
-}
-
 fn destination(spec: &DestinationSpec) -> Result<(), Refusal> {
-    if spec.method == ForwardingMethod::Tunnel {
-        return Err(not_yet("forward by tunnel"));
-    }
     if spec.method == ForwardingMethod::Local {
         return Err(not_yet("forward to this machine itself"));
     }
@@ -100,20 +84,13 @@ mod tests {
         };
         let v4 = ServiceSpec::new(address("198.51.100.1", Protocol::Tcp));
         let server = DestinationSpec::new("192.0.2.1".parse().unwrap(), 80);
-        let refused = [
-            (ServiceSpec::new(VirtualService::Mark { mark: 1, family: Family::Ipv6 }), "IPv6 yet"),
-            (ServiceSpec::new(address("2001:db8::1", Protocol::Tcp)), "IPv6 yet"),
-            (ServiceSpec { engine: Some("sip".into()), ..v4.clone() }, "engines yet"),
-        ];
+        let refused = [(ServiceSpec { engine: Some("sip".into()), ..v4.clone() }, "engines yet")];
         for (spec, words) in refused {
             let message = check(&Change::AddService(spec.clone())).unwrap_err().to_string();
             assert!(message.starts_with("director does not ") && message.contains(words), "{message}");
             assert!(check(&Change::EditService(spec)).is_err());
         }
-        let refused = [
-            (DestinationSpec { method: ForwardingMethod::Tunnel, ..server }, "by tunnel yet"),
-            (DestinationSpec { method: ForwardingMethod::Local, ..server }, "itself yet"),
-        ];
+        let refused = [(DestinationSpec { method: ForwardingMethod::Local, ..server }, "itself yet")];
         for (destination, words) in refused {
             let change = Change::AddDestination { service: v4.service, destination };
             assert!(check(&change).unwrap_err().to_string().contains(words));
@@ -128,7 +105,9 @@ mod tests {
         );
         assert_eq!((set("cache_bypass", 0), set("net.ipv4.vs.run_estimation", 0)), (Ok(()), Ok(())));
         assert_eq!(check(&Change::AddService(v4.clone())), Ok(()));
-        let destination = DestinationSpec { method: ForwardingMethod::Masquerade, ..server };
-        assert_eq!(check(&Change::AddDestination { service: v4.service, destination }), Ok(()));
+        for method in [ForwardingMethod::Masquerade, ForwardingMethod::Tunnel] {
+            let destination = DestinationSpec { method, ..server };
+            assert_eq!(check(&Change::AddDestination { service: v4.service, destination }), Ok(()));
+        }
     }
 }

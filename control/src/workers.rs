@@ -5,12 +5,13 @@ mod replay;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::conn::{Method, Timeouts};
 use dataplane::counters::{Drop, WorkerCounters as Counters};
+use dataplane::forward::tunnel::{GueChecksum, Kind};
 use dataplane::mark::Rule;
 use dataplane::network::{MacAddr, Network, NextHop, PortId};
 use dataplane::packet::protocol;
@@ -18,13 +19,14 @@ use dataplane::schedule::{self, Flags, Scheduler, TableSizes};
 use dataplane::service::{self, Destination, Service, ServiceKey, Services};
 use dataplane::snapshot::{Publisher, Snapshot};
 use dataplane::time::{TICKS_PER_SECOND, Tick};
+use dataplane::tunnels::{Tunnel, Tunnels};
 use dataplane::worker::Shared;
 use imbl::Vector;
 
 use crate::mark::MarkRule;
 use crate::model::{
-    DestinationSpec, Family, ForwardingMethod, Granularity, NO_SCHEDULER, Persistence, Protocol, Stats,
-    VirtualService,
+    DestinationSpec, Encapsulation, Family, ForwardingMethod, Granularity, NO_SCHEDULER, Persistence,
+    Protocol, Stats, TunnelChecksum, VirtualService,
 };
 use crate::running::{
     ConnectionRow, Dataplane, DestinationCounts, NamedCount, NeighbourInfo, NetworkInfo, PortInfo, RouteInfo,
@@ -61,14 +63,19 @@ struct PublishedDestination {
     edits: u32,
     /// Upper and lower threshold.
     thresholds: (u32, u32),
+    /// How packets travel to it by tunnel. Also of one that is reached otherwise now: its connections from before go on as they
+    /// began, by what the new options say.
+    tunnel: Option<Kind>,
 }
 
 impl PublishedDestination {
-    /// The destination as workers see it; `None` for one they cannot forward to.
-    fn new(from: &table::Destination) -> Option<Self> {
+    /// The destination as workers see it, which saw it as `old` until now; `None` for one they cannot forward to.
+    fn new(from: &table::Destination, old: Option<&Self>) -> Option<Self> {
         let destination = destination(from)?;
         let thresholds = (from.spec().upper_threshold, from.spec().lower_threshold);
-        Some(Self { destination, edits: from.edits(), thresholds })
+        let was_tunnel = old.is_some_and(|old| old.tunnel.is_some());
+        let tunnel = (was_tunnel || destination.method == Method::Tunnel).then(|| kind(from.spec()));
+        Some(Self { destination, edits: from.edits(), thresholds, tunnel })
     }
 
     /// What it is known by as long as it is the same one: its number may be another's later.
@@ -104,8 +111,8 @@ pub struct Workers {
     snapshot: Arc<Snapshot>,
     counters: Vec<(u32, Arc<Counters>)>,
     services: HashMap<ServiceId, Published>,
-    /// The real servers, as numbers, and how many destinations each is.
-    servers: BTreeMap<u32, u32>,
+    /// The real servers, and how many destinations each is.
+    servers: BTreeMap<IpAddr, u32>,
     surroundings: Surroundings,
     sizes: TableSizes,
     /// The marking rules that workers have.
@@ -135,7 +142,12 @@ impl Workers {
 
     /// Makes `network` what workers see, at their next burst.
     pub fn set_network(&mut self, network: Arc<Network>) {
-        self.snapshot = Arc::new(Snapshot { network, ..(*self.snapshot).clone() });
+        let tunnels = if self.snapshot.tunnels.is_empty() {
+            self.snapshot.tunnels.clone()
+        } else {
+            Arc::new(tunnels(self.services.values(), &network))
+        };
+        self.snapshot = Arc::new(Snapshot { network, tunnels, ..(*self.snapshot).clone() });
         self.publisher.publish(&self.snapshot);
     }
 
@@ -172,8 +184,16 @@ impl Workers {
         let flags = Flags(service.spec().flags.0);
         let one_packet = service.spec().one_packet;
         let persistence = service.spec().persistence.map(persistence);
-        let destinations: Vec<_> =
-            table.destinations(service).filter_map(PublishedDestination::new).collect();
+        let tunnels: HashMap<_, _> = old
+            .iter()
+            .flat_map(|old| &old.destinations)
+            .filter(|old| old.tunnel.is_some())
+            .map(|old| (old.destination.id, old))
+            .collect();
+        let destinations: Vec<_> = table
+            .destinations(service)
+            .filter_map(|d| PublishedDestination::new(d, tunnels.get(&d.id().0).copied()))
+            .collect();
         let seen = || destinations.iter().map(|d| d.destination);
         let service_arc = match same {
             Some(old)
@@ -230,27 +250,36 @@ impl Workers {
     /// The snapshot in which `difference` is made to what workers see now.
     fn snapshot(&self, table: &ServiceTable, difference: &Difference) -> Arc<Snapshot> {
         let changed: HashMap<_, _> = difference.changed.iter().map(|(id, service)| (*id, service)).collect();
-        let services =
-            if difference.changed.is_empty() && difference.gone.is_empty() && self.marks == *table.marks() {
-                self.snapshot.services.clone()
-            } else {
-                let services: Vec<_> = table
-                    .services()
-                    .filter_map(|service| {
-                        let id = service.id();
-                        let published = changed.get(&id).copied().or_else(|| self.services.get(&id))?;
-                        Some((service.spec().service, published.service.clone()))
-                    })
-                    .collect();
-                let by_address = services.iter().filter_map(|(key, s)| Some((service_key(key)?, s.clone())));
-                let by_mark = services.iter().filter_map(|(key, s)| Some((mark(key)?, s.clone())));
-                Arc::new(Services::new(by_address).with_marks(self.rules(table), by_mark))
-            };
+        let network = self.snapshot.network.clone();
+        let is_same = difference.changed.is_empty() && difference.gone.is_empty();
+        let tunnels = if is_same {
+            self.snapshot.tunnels.clone()
+        } else {
+            let gone: HashSet<_> = difference.gone.iter().chain(changed.keys()).collect();
+            let kept = self.services.iter().filter(|(id, _)| !gone.contains(id)).map(|(_, service)| service);
+            Arc::new(tunnels(kept.chain(changed.values().copied()), &network))
+        };
+        let services = if is_same && self.marks == *table.marks() {
+            self.snapshot.services.clone()
+        } else {
+            let services: Vec<_> = table
+                .services()
+                .filter_map(|service| {
+                    let id = service.id();
+                    let published = changed.get(&id).copied().or_else(|| self.services.get(&id))?;
+                    Some((service.spec().service, published.service.clone()))
+                })
+                .collect();
+            let by_address = services.iter().filter_map(|(key, s)| Some((service_key(key)?, s.clone())));
+            let by_mark = services.iter().filter_map(|(key, s)| Some((mark(key)?, s.clone())));
+            Arc::new(Services::new(by_address).with_marks(self.rules(table), by_mark))
+        };
         let times = table.timeouts();
         let sysctls = table.sysctls().for_workers();
         Arc::new(Snapshot {
-            network: self.snapshot.network.clone(),
+            network,
             services,
+            tunnels,
             timeouts: Timeouts::default().set(times.tcp, times.tcp_fin, times.udp),
             sysctls,
             defence: sysctls.defence(self.pages_left()),
@@ -301,7 +330,7 @@ impl Workers {
             }
         }
         if any {
-            let servers: Vec<_> = self.servers.keys().copied().map(|a| IpAddr::V4(a.into())).collect();
+            let servers: Vec<_> = self.servers.keys().copied().collect();
             (self.surroundings.servers)(&servers);
         }
     }
@@ -330,7 +359,6 @@ impl Dataplane for Workers {
     }
 
     fn connections(&self, visit: &mut dyn FnMut(ConnectionRow)) {
-        let socket = |(address, port): (u32, u16)| SocketAddr::from((address.to_be_bytes(), port));
         for view in self.shared.table.views(self.snapshot.timeouts, (self.surroundings.now)()) {
             visit(ConnectionRow {
                 protocol: match view.flow.protocol() {
@@ -341,9 +369,9 @@ impl Dataplane for Workers {
                 },
                 state: view.state_name().to_owned(),
                 expires: view.expires / TICKS_PER_SECOND,
-                client: socket(view.flow.source()),
-                virtual_address: socket(view.flow.destination()),
-                destination: socket(view.server),
+                client: SocketAddr::from(view.flow.source()),
+                virtual_address: SocketAddr::from(view.flow.destination()),
+                destination: SocketAddr::from(view.server),
                 engine: None,
             });
         }
@@ -360,6 +388,8 @@ impl Dataplane for Workers {
                 received: totals.received,
                 forwarded: totals.forwarded,
                 unreachable: totals.unreachable,
+                fragmentation_needed: totals.fragmentation_needed,
+                fragments: totals.fragments,
                 to_kernel: totals.to_kernel,
                 from_kernel: totals.from_kernel,
                 from_kernel_dropped: totals.from_kernel_dropped,
@@ -458,48 +488,80 @@ impl Dataplane for Workers {
     }
 }
 
-/// The key by which workers find a service; `None` for one they have no way to look up.
+/// The key by which workers find a service; `None` for one by mark.
 fn service_key(service: &VirtualService) -> Option<ServiceKey> {
-    let VirtualService::Address { protocol, address: IpAddr::V4(address), port } = service else {
-        return None;
-    };
-    Some(ServiceKey { protocol: protocol.number(), address: (*address).into(), port: *port })
+    match *service {
+        VirtualService::Address { protocol, address, port } => {
+            Some(ServiceKey { protocol: protocol.number(), address, port })
+        }
+        VirtualService::Mark { .. } => None,
+    }
 }
 
-/// The mark by which workers find a service; `None` for one that has none, or is for packets they do not have.
-fn mark(service: &VirtualService) -> Option<u32> {
+/// The mark by which workers find a service, and for packets of which family; `None` for one that has none.
+fn mark(service: &VirtualService) -> Option<(service::Family, u32)> {
     match *service {
-        VirtualService::Mark { mark, family: Family::Ipv4 } => Some(mark),
-        _ => None,
+        VirtualService::Mark { mark, family: Family::Ipv4 } => Some((service::Family::V4, mark)),
+        VirtualService::Mark { mark, family: Family::Ipv6 } => Some((service::Family::V6, mark)),
+        VirtualService::Address { .. } => None,
     }
 }
 
 fn persistence(spec: Persistence) -> service::Persistence {
     let mask = match spec.granularity {
         Granularity::Mask(mask) => mask.into(),
-        // IPv6's, and no IPv4 service has one.
-        Granularity::Prefix(_) => u32::MAX,
+        Granularity::Prefix(length) => {
+            let ones = u32::from(length.min(128));
+            let mask = u128::MAX.checked_shl(128 - ones).unwrap_or(0);
+            Ipv6Addr::from(mask).into()
+        }
     };
     service::Persistence { ticks: spec.timeout_seconds.saturating_mul(TICKS_PER_SECOND), mask }
 }
 
 fn destination(destination: &table::Destination) -> Option<Destination> {
     let spec: &DestinationSpec = destination.spec();
-    let IpAddr::V4(address) = spec.address else { return None };
     Some(Destination {
         id: destination.id().0,
         // Workers keep 0 for "before all".
         sequence: destination.sequence().saturating_add(1),
-        address: address.into(),
+        address: spec.address,
         port: spec.port,
         weight: spec.weight,
         last_weight: destination.last_weight(),
         method: match spec.method {
             ForwardingMethod::Masquerade => Method::Nat,
             ForwardingMethod::DirectRouting => Method::DirectRouting,
-            ForwardingMethod::Local | ForwardingMethod::Tunnel => return None,
+            ForwardingMethod::Tunnel => Method::Tunnel,
+            ForwardingMethod::Local => return None,
         },
     })
+}
+
+/// How packets travel to a destination behind a tunnel.
+fn kind(spec: &DestinationSpec) -> Kind {
+    let tunnel = &spec.tunnel;
+    match tunnel.encapsulation {
+        Encapsulation::Ipip => Kind::IpIp,
+        // GRE has no such thing as remote checksum offload; the command line refuses it.
+        Encapsulation::Gre => Kind::Gre { checksum: tunnel.checksum != TunnelChecksum::None },
+        Encapsulation::Gue => Kind::Gue {
+            port: tunnel.port,
+            checksum: match tunnel.checksum {
+                TunnelChecksum::None => GueChecksum::None,
+                TunnelChecksum::Full => GueChecksum::Full,
+                TunnelChecksum::Remote => GueChecksum::Remote,
+            },
+        },
+    }
+}
+
+/// The tunnels to all destinations of these services that are or were reached by one.
+fn tunnels<'a>(services: impl Iterator<Item = &'a Published>, network: &Network) -> Tunnels {
+    Tunnels::new(services.flat_map(|service| &service.destinations).filter_map(|published| {
+        let Destination { id, address, .. } = published.destination;
+        Some((id, Tunnel::new(published.tunnel?, address, network)))
+    }))
 }
 
 #[cfg(test)]

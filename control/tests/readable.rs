@@ -376,8 +376,6 @@ fn what_director_cannot_do_yet_is_refused_in_this_language_too() {
     do_all(&daemon, &["service add tcp:198.51.100.8:80 --scheduler rr", "sysctl set run_estimation 0"]);
     let before = out(&daemon, "save --full");
     for line in [
-        "service add mark:1:ipv6",
-        "mark add 1 --to 2001:db8::/32",
         "sysctl set cache_bypass 1",
         "daemon start master --interface e1",
         "service edit tcp:198.51.100.8:80 --persistence --engine sip",

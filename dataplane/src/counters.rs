@@ -1,6 +1,6 @@
 //! What became of every frame. Each worker has its own counters and is the only one to write them; anyone may read.
 //!
-//! At any quiet moment `received = forwarded + to_kernel + Σ dropped` holds for every worker.
+//! At any quiet moment `received + fragments = forwarded + to_kernel + Σ dropped` holds for every worker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,12 +53,18 @@ drops! {
     NoFreeEntry = "no_free_entry",
     /// No route leads to the packet's next stop.
     NoRoute = "no_route",
+    /// None of our addresses can be the source of the tunnel's outer packets.
+    NoSourceAddress = "no_source_address",
     /// Waited for its neighbour to be resolved, and it was not.
     NeighbourTimeout = "neighbour_timeout",
     /// As many packets wait for neighbours already as may.
     NeighbourQueueFull = "neighbour_queue_full",
-    /// An SCTP packet whose checksum has to be made anew and that does not lie in one buffer.
+    /// A packet all of which a new checksum covers (SCTP's, a tunnel's) and that does not lie in one buffer.
     Scattered = "scattered",
+    /// No buffer for a fragment.
+    NoBuffer = "no_buffer",
+    /// No room in front of the packet for a tunnel's headers.
+    NoHeadroom = "no_headroom",
     /// Longer than the port it would leave by may send.
     TooBig = "too_big",
     /// The port's transmit queue did not take it.
@@ -88,6 +94,8 @@ struct Cells {
     forwarded: AtomicU64,
     to_kernel: AtomicU64,
     unreachable: AtomicU64,
+    fragmentation_needed: AtomicU64,
+    fragments: AtomicU64,
     from_kernel: AtomicU64,
     from_kernel_dropped: AtomicU64,
     dropped: [AtomicU64; Drop::ALL.len()],
@@ -101,6 +109,8 @@ impl Default for WorkerCounters {
             forwarded: cell(),
             to_kernel: cell(),
             unreachable: cell(),
+            fragmentation_needed: cell(),
+            fragments: cell(),
             from_kernel: cell(),
             from_kernel_dropped: cell(),
             dropped: std::array::from_fn(|_| cell()),
@@ -134,6 +144,15 @@ impl WorkerCounters {
         add(&self.0.unreachable, 1);
     }
 
+    pub(crate) fn fragmentation_needed(&self) {
+        add(&self.0.fragmentation_needed, 1);
+    }
+
+    /// A packet has become so many.
+    pub(crate) fn fragmented(&self, pieces: usize) {
+        add(&self.0.fragments, pieces.saturating_sub(1) as u64);
+    }
+
     #[inline]
     pub(crate) fn sent_for_kernel(&self, sent: usize, dropped: usize) {
         add(&self.0.from_kernel, sent as u64);
@@ -153,6 +172,8 @@ impl WorkerCounters {
             forwarded: get(&self.0.forwarded),
             to_kernel: get(&self.0.to_kernel),
             unreachable: get(&self.0.unreachable),
+            fragmentation_needed: get(&self.0.fragmentation_needed),
+            fragments: get(&self.0.fragments),
             from_kernel: get(&self.0.from_kernel),
             from_kernel_dropped: get(&self.0.from_kernel_dropped),
             dropped: std::array::from_fn(|i| get(&self.0.dropped[i])),
@@ -172,6 +193,10 @@ pub struct Totals {
     /// Turned into an ICMP error that tells the client that nobody takes its connection. These go on as any packet does, and
     /// are among `forwarded` once they are sent.
     pub unreachable: u64,
+    /// Turned into an ICMP error that tells the client how long a packet may be; likewise.
+    pub fragmentation_needed: u64,
+    /// Made in addition: fragments of packets that a tunnel made too long, less one of each packet.
+    pub fragments: u64,
     /// Taken from Linux and sent. These are not among `received`.
     pub from_kernel: u64,
     /// Taken from Linux and not sent, because the port's transmit queue was full.
@@ -191,9 +216,9 @@ impl Totals {
         self.dropped.iter().sum()
     }
 
-    /// True where every frame received is accounted for; holds whenever the worker is between two bursts and no
+    /// True where every frame received or made is accounted for; holds whenever the worker is between two bursts and no
     /// packet waits for a neighbour.
     pub fn balance(&self) -> bool {
-        self.received == self.forwarded + self.to_kernel + self.dropped()
+        self.received + self.fragments == self.forwarded + self.to_kernel + self.dropped()
     }
 }

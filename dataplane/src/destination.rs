@@ -153,14 +153,14 @@ impl Tally {
 
     /// A packet from a client.
     #[inline]
-    pub(crate) fn count_in(&self, bytes: u16) {
+    pub(crate) fn count_in(&self, bytes: impl Into<u64>) {
         add(&self.in_packets, 1);
         add(&self.in_bytes, bytes.into());
     }
 
     /// A packet from the server.
     #[inline]
-    pub(crate) fn count_out(&self, bytes: u16) {
+    pub(crate) fn count_out(&self, bytes: impl Into<u64>) {
         add(&self.out_packets, 1);
         add(&self.out_bytes, bytes.into());
     }

@@ -4,7 +4,7 @@
 //! a neighbour that is unknown.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
@@ -29,8 +29,8 @@ const PATIENCE: u32 = TICKS_PER_SECOND;
 
 struct Waiting<F> {
     frame: F,
-    /// The address it goes on to, as a number.
-    to: u32,
+    /// The address it goes on to.
+    to: IpAddr,
     since: Tick,
 }
 
@@ -75,11 +75,39 @@ impl<F: Frame> Egress<F> {
         }
     }
 
+    /// The longest IP packet that a port sends, in bytes; 0 for a port there is none of.
+    #[inline]
+    pub(crate) fn mtu(&self, port: PortId) -> usize {
+        self.ports.get(usize::from(port.0)).map_or(0, |port| port.longest - ethernet::HEADER)
+    }
+
+    /// True where so many frames may be sent before the next [`Egress::flush`], by whatever port.
+    pub(crate) fn has_room(&self, frames: usize) -> bool {
+        self.ports.iter().all(|port| port.frames.remaining_capacity() >= frames)
+    }
+
+    /// Sends `frame`, which is of the connection `entry`, on to the address that `to` gives, with the next [`Egress::flush`],
+    /// which must come before another burst.
+    #[inline]
+    pub(crate) fn send(
+        &mut self,
+        frame: F,
+        to: impl FnOnce() -> IpAddr,
+        (entry, direction): (&Entry, Direction),
+        network: &Network,
+        now: Tick,
+    ) -> Result<(), Drop> {
+        match adjacency(entry, direction, network) {
+            Some(adjacency) => self.transmit(frame, adjacency),
+            None => self.resolve(frame, to(), Some((entry, direction)), network, now),
+        }
+    }
+
     /// Sends a frame of no connection on to the address `to`.
     pub(crate) fn send_single(
         &mut self,
         frame: F,
-        to: u32,
+        to: IpAddr,
         network: &Network,
         now: Tick,
     ) -> Result<(), Drop> {
@@ -92,12 +120,12 @@ impl<F: Frame> Egress<F> {
     pub(crate) fn resolve(
         &mut self,
         frame: F,
-        to: u32,
+        to: IpAddr,
         connection: Option<(&Entry, Direction)>,
         network: &Network,
         now: Tick,
     ) -> Result<(), Drop> {
-        match network.resolve(address(to)) {
+        match network.resolve(to) {
             Ok(id) => {
                 if let Some((entry, direction)) = connection {
                     entry.set_adjacency(direction, network.generation(), id);
@@ -158,7 +186,7 @@ impl<F: Frame> Egress<F> {
         for _ in 0..self.waiting.len().min(RETRIES) {
             let Some(Waiting { frame, to, since }) = self.waiting.pop_front() else { break };
             self.untried = self.untried.saturating_sub(1);
-            let adjacency = network.resolve(address(to)).ok().and_then(|id| network.adjacency(id));
+            let adjacency = network.resolve(to).ok().and_then(|id| network.adjacency(id));
             let outcome = match adjacency {
                 Some(adjacency) => {
                     if self.ports.iter().any(|port| port.frames.is_full()) {
@@ -204,8 +232,4 @@ impl<W: Wire> Ports<'_, W> {
         }
         self.counters.forwarded(before - out.len());
     }
-}
-
-fn address(number: u32) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from(number))
 }

@@ -21,5 +21,6 @@ pub mod snapshot;
 mod sync;
 pub mod sysctl;
 pub mod time;
+pub mod tunnels;
 pub mod wire;
 pub mod worker;

@@ -1,28 +1,28 @@
 //! Marks: what netfilter's firewall marks are to IPVS. Rules of director's own give a number to the packets that open
 //! connections, and a service can be for a number. Looks at nothing but the packet's flow and port.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use crate::network::PortId;
-use crate::parse::Flow;
+use ipnet::IpNet;
 
-/// IPv4 addresses that agree in some bits.
+use crate::network::PortId;
+use crate::parse::AnyFlow;
+
+/// Addresses that agree in some bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
-    address: u32,
-    mask: u32,
-}
+pub struct Addresses(Option<IpNet>);
 
 impl Addresses {
-    /// All that agree with `address` in the bits of `mask`; none set, all there are.
-    pub fn new(address: u32, mask: u32) -> Self {
-        Self { address: address & mask, mask }
+    /// All of this network, of no other family.
+    pub fn new(network: IpNet) -> Self {
+        Self(Some(network.trunc()))
     }
 
     /// True where `address` is one of them.
     #[inline]
-    pub fn contains(self, address: u32) -> bool {
-        address & self.mask == self.address
+    pub fn contains(self, address: IpAddr) -> bool {
+        self.0.is_none_or(|network| network.contains(&address))
     }
 }
 
@@ -60,7 +60,7 @@ impl Rule {
     }
 
     /// True where the rule is for packets of `flow` that come in by `port`.
-    pub fn takes(&self, flow: Flow, port: PortId) -> bool {
+    pub fn takes(&self, flow: AnyFlow, port: PortId) -> bool {
         let (source, destination) = (flow.source(), flow.destination());
         self.protocol.is_none_or(|protocol| protocol == flow.protocol())
             && self.in_port.is_none_or(|in_port| in_port == port)
@@ -73,11 +73,14 @@ impl Rule {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::Ipv4Net;
+
     use super::*;
+    use crate::parse::Flow;
 
     #[test]
     fn a_rule_takes_what_is_all_of_it() {
-        let net = |address: [u8; 4]| Addresses::new(u32::from_be_bytes(address), 0xffff_ff00);
+        let net = |address: [u8; 4]| Addresses::new(Ipv4Net::new_assert(address.into(), 24).into());
         let rule = Rule {
             protocol: Some(17),
             source: net([203, 0, 113, 9]),
@@ -88,7 +91,7 @@ mod tests {
             ..Rule::new(7)
         };
         let flow = |protocol, source: u32, from, destination: u32, to| {
-            Flow::new(protocol, (source, from), (destination, to))
+            Flow::new(protocol, (source, from), (destination, to)).into()
         };
         let (client, server) = (0xcb00_7101, 0xc633_64ff);
         for (what, flow, port, taken) in [

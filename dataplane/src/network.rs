@@ -12,6 +12,10 @@ use hashbrown::HashMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
+mod source;
+
+pub use source::{LocalAddress, Sources};
+
 /// A port of this director, counted from 0 in the order of the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortId(pub u16);
@@ -153,6 +157,7 @@ pub struct Network {
     v6: PrefixMap<Ipv6Net, Option<NextHop>>,
     neighbours: HashMap<(PortId, IpAddr), AdjacencyId>,
     adjacencies: Vec<Option<Adjacency>>,
+    sources: Sources,
 }
 
 impl Default for Network {
@@ -163,6 +168,7 @@ impl Default for Network {
             v6: PrefixMap::default(),
             neighbours: HashMap::default(),
             adjacencies: Vec::default(),
+            sources: Sources::default(),
         }
     }
 }
@@ -187,6 +193,21 @@ impl Network {
             IpAddr::V4(a) => self.v4.get_lpm(&host_v4(a)).and_then(|(_, hop)| *hop),
             IpAddr::V6(a) => self.v6.get_lpm(&host_v6(a)).and_then(|(_, hop)| *hop),
         }
+    }
+
+    /// The address of this host that a packet of its own to `destination` has as its source, as Linux would choose it.
+    /// `None` where no route leads there from our ports, and where there is no address of that family.
+    pub fn source(&self, destination: IpAddr) -> Option<IpAddr> {
+        let (prefix, hop) = match destination {
+            IpAddr::V4(a) => self.v4.get_lpm(&host_v4(a)).map(|(prefix, hop)| (IpNet::V4(prefix), *hop))?,
+            IpAddr::V6(a) => self.v6.get_lpm(&host_v6(a)).map(|(prefix, hop)| (IpNet::V6(prefix), *hop))?,
+        };
+        self.sources.choose(prefix, hop?, destination)
+    }
+
+    /// Says which [`Network::source`] there is to choose from.
+    pub fn set_sources(&mut self, sources: Sources) {
+        self.sources = sources;
     }
 
     /// Route, then neighbour: the adjacency for packets to `destination`.

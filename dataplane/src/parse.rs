@@ -12,6 +12,13 @@ use crate::packet::udp::Udp;
 use crate::packet::{checksum, protocol, read_u16, read_u32, tcp, udp};
 use crate::wire::Frame;
 
+mod flow6;
+mod packet6;
+
+pub use flow6::{AnyFlow, AnyPacket, Flow6};
+pub use packet6::{Packet6, Parsed6, parse_ipv6};
+pub(crate) use packet6::{is_ipv6, packet_ipv6};
+
 /// Who talks to whom, as the packet says it: the key of the connection table. 16 bytes, compared as two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
@@ -177,6 +184,23 @@ pub(crate) fn plain<F: Frame>(frame: &F, mac: MacAddr) -> Option<Packet> {
     })
 }
 
+/// True for the protocols that are balanced.
+#[inline]
+fn is_balanced(protocol: u8) -> bool {
+    matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
+}
+
+/// Source port and destination port as one number of twice 16 bits, and the control bits or what stands for them. `None` where
+/// the headers are not whole.
+#[inline]
+fn transport_header(protocol: u8, bytes: &[u8]) -> Option<(u32, Flags)> {
+    match protocol {
+        protocol::TCP => Tcp::new(bytes).map(|tcp| (tcp.ports(), tcp.flags())),
+        protocol::UDP => Udp::new(bytes).map(|udp| (udp.ports(), Flags::default())),
+        _ => Sctp::new(bytes).map(|sctp| (sctp.ports(), sctp.event().to_flags())),
+    }
+}
+
 /// Parses any frame that a port with the address `mac` received.
 pub fn parse<F: Frame>(frame: &F, mac: MacAddr) -> Parsed {
     let Some(ethernet) = Ethernet::new(frame.data()) else { return dropped(Drop::Truncated) };
@@ -192,7 +216,7 @@ pub fn parse<F: Frame>(frame: &F, mac: MacAddr) -> Parsed {
         return dropped(Drop::BadChecksum);
     }
     let protocol = ip.protocol();
-    if !matches!(protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
+    if !is_balanced(protocol) {
         return TO_KERNEL;
     }
     if ip.is_fragment() {
@@ -201,12 +225,7 @@ pub fn parse<F: Frame>(frame: &F, mac: MacAddr) -> Parsed {
     let payload = ethernet.payload();
     let end = payload.len().min(usize::from(ip.total_length()));
     let transport = &payload[ip.header_length()..end];
-    let read = match protocol {
-        protocol::TCP => Tcp::new(transport).map(|tcp| (tcp.ports(), tcp.flags())),
-        protocol::UDP => Udp::new(transport).map(|udp| (udp.ports(), Flags::default())),
-        _ => Sctp::new(transport).map(|sctp| (sctp.ports(), sctp.event().to_flags())),
-    };
-    let Some((ports, flags)) = read else { return dropped(Drop::Truncated) };
+    let Some((ports, flags)) = transport_header(protocol, transport) else { return dropped(Drop::Truncated) };
     let (source, destination) = ((ports >> 16) as u16, ports as u16);
     Parsed::Packet(Packet {
         flow: Flow::new(protocol, (ip.source(), source), (ip.destination(), destination)),

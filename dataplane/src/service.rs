@@ -1,5 +1,6 @@
 //! Virtual services as workers see them: which flows are whose, and where they may go.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -9,7 +10,7 @@ use crate::counters::{Drop, Verdict};
 use crate::mark::{Addresses, Rule};
 use crate::network::PortId;
 use crate::packet::protocol;
-use crate::parse::Flow;
+use crate::parse::AnyFlow;
 use crate::schedule::{Flags, Scheduler, Slots};
 
 /// A real server of one service.
@@ -19,8 +20,8 @@ pub struct Destination {
     pub id: u32,
     /// When it was added, relative to the others of its service: above 0, and higher than those of all before.
     pub sequence: u32,
-    /// Its address, as a number.
-    pub address: u32,
+    /// Its address.
+    pub address: IpAddr,
     /// Its port.
     pub port: u16,
     /// Its weight; 0 takes no new connections.
@@ -36,8 +37,19 @@ pub struct Destination {
 pub struct Persistence {
     /// How long a template stays after its last new connection, in ticks.
     pub ticks: u32,
-    /// The bits of the client's address that count.
-    pub mask: u32,
+    /// The bits of the client's address that count; of the service's family.
+    pub mask: IpAddr,
+}
+
+impl Persistence {
+    /// The network that shares the client's template.
+    pub(crate) fn network(self, client: IpAddr) -> IpAddr {
+        match (client, self.mask) {
+            (IpAddr::V4(client), IpAddr::V4(mask)) => (client & mask).into(),
+            (IpAddr::V6(client), IpAddr::V6(mask)) => (client & mask).into(),
+            _ => client,
+        }
+    }
 }
 
 /// A virtual service.
@@ -144,15 +156,39 @@ impl Service {
     }
 }
 
-/// The key of a service: IP protocol number, address as a number, port (0 for every port).
+/// The key of a service: IP protocol number, address, port (0 for every port).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceKey {
     /// IP protocol number.
     pub protocol: u8,
-    /// Virtual address, as a number.
-    pub address: u32,
+    /// Virtual address.
+    pub address: IpAddr,
     /// Virtual port; 0 for every port.
     pub port: u16,
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl From<IpAddr> for Family {
+    fn from(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl From<AnyFlow> for Family {
+    fn from(flow: AnyFlow) -> Self {
+        match flow {
+            AnyFlow::V4(_) => Self::V4,
+            AnyFlow::V6(_) => Self::V6,
+        }
+    }
 }
 
 /// FTP's ports, and the first one that servers choose for passive data (Linux's ip_unprivileged_port_start).
@@ -174,7 +210,7 @@ pub struct Match<'s> {
 impl Match<'_> {
     /// The port at which `destination` gets a connection of `flow`: its own where it has one, else the client's. A persistent
     /// service sends what came to another port than its own to that same port.
-    pub(crate) fn server_port(&self, destination: &Destination, flow: Flow) -> u16 {
+    pub(crate) fn server_port(&self, destination: &Destination, flow: AnyFlow) -> u16 {
         let (_, port) = flow.destination();
         let own = self.service.persistence.is_none() || port == self.port;
         if own && destination.port != 0 { destination.port } else { port }
@@ -182,7 +218,7 @@ impl Match<'_> {
 
     /// What becomes of a packet that would open a connection of `flow` where there is no destination for it. What only looks
     /// like data of an FTP service may be for another program of this machine.
-    pub(crate) fn refusal(&self, flow: Flow) -> Verdict {
+    pub(crate) fn refusal(&self, flow: AnyFlow) -> Verdict {
         let (_, port) = flow.destination();
         if self.port == FTP && port != FTP {
             return Verdict::ToKernel;
@@ -195,9 +231,9 @@ impl Match<'_> {
 #[derive(Debug, Default)]
 pub struct Services {
     rules: Vec<Rule>,
-    by_mark: HashMap<u32, Arc<Service>>,
+    by_mark: HashMap<(Family, u32), Arc<Service>>,
     by_address: HashMap<ServiceKey, Arc<Service>>,
-    addresses: HashSet<u32>,
+    addresses: HashSet<IpAddr>,
 }
 
 impl Services {
@@ -213,20 +249,20 @@ impl Services {
     pub fn with_marks(
         self,
         rules: Vec<Rule>,
-        services: impl IntoIterator<Item = (u32, Arc<Service>)>,
+        services: impl IntoIterator<Item = ((Family, u32), Arc<Service>)>,
     ) -> Self {
         Self { rules, by_mark: services.into_iter().collect(), ..self }
     }
 
-    fn find_by_mark(&self, flow: Flow, port: PortId) -> Option<Match<'_>> {
+    fn find_by_mark(&self, flow: AnyFlow, port: PortId) -> Option<Match<'_>> {
         let mark = self.rules.iter().find(|rule| rule.takes(flow, port))?.mark;
-        let service = self.by_mark.get(&mark)?;
+        let service = self.by_mark.get(&(flow.into(), mark))?;
         Some(Match { service, port: 0, mark: Some(mark) })
     }
 
     /// The service that a client's flow, received on the port `in_port`, is for: that of its mark, else that of its address
     /// and port, else that of its address and every port.
-    pub fn find(&self, flow: Flow, in_port: PortId) -> Option<Match<'_>> {
+    pub fn find(&self, flow: AnyFlow, in_port: PortId) -> Option<Match<'_>> {
         if !self.by_mark.is_empty()
             && let Some(found) = self.find_by_mark(flow, in_port)
         {
@@ -253,12 +289,12 @@ impl Services {
     }
 
     /// True for an address that some service has, or that packets are marked for which go to some service's.
-    pub fn is_virtual(&self, address: u32) -> bool {
+    pub fn is_virtual(&self, address: IpAddr) -> bool {
         // A rule for all addresses says nothing of whose this one is.
         let is_marked = |rule: &Rule| {
             rule.destination != Addresses::default()
                 && rule.destination.contains(address)
-                && self.by_mark.contains_key(&rule.mark)
+                && self.by_mark.contains_key(&(address.into(), rule.mark))
         };
         self.addresses.contains(&address) || self.rules.iter().any(is_marked)
     }

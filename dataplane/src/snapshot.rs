@@ -14,6 +14,7 @@ use crate::conn::Timeouts;
 use crate::network::{Network, PortId};
 use crate::service::Services;
 use crate::sysctl::{Defence, Sysctls};
+use crate::tunnels::Tunnels;
 
 /// All that a worker needs to know from control.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub network: Arc<Network>,
     /// Virtual services.
     pub services: Arc<Services>,
+    /// The ways to destinations behind tunnels.
+    pub tunnels: Arc<Tunnels>,
     /// How long connections may be idle.
     pub timeouts: Timeouts,
     /// IPVS's sysctls.

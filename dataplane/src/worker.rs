@@ -2,14 +2,16 @@
 //!
 //! No lock, no allocation, no log line and no system call on the packet's way; time is given by the caller.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 
 use crate::conn::entry::Entry;
+use crate::conn::key::Key;
 use crate::conn::table::{Candidate, Found, Hash};
-use crate::conn::{ConnectionTable, Connections, Direction};
+use crate::conn::{ConnectionTable, Connections, Direction, Method};
 use crate::counters::{Verdict, WorkerCounters};
 use crate::destination::{Destinations, Tallies};
 use crate::egress::{self, Egress, Ports};
@@ -27,9 +29,12 @@ mod errors;
 mod persist;
 mod refuse;
 mod sweep;
+mod tunnel;
+mod v6;
 
 use errors::Errors;
 use sweep::Sweep;
+use tunnel::Identifications;
 
 /// A port as one worker has it.
 pub struct Port<W: Wire> {
@@ -81,6 +86,9 @@ struct Balancer<W: Wire> {
     counters: Arc<WorkerCounters>,
     sweep: Sweep,
     errors: Errors,
+    identifications: Identifications,
+    /// IPv6 frames of the burst that is being balanced.
+    ipv6: Burst<W::Frame>,
     /// Packets until the next one that drop_packet drops.
     until_drop: i32,
 }
@@ -109,6 +117,7 @@ impl<W: Wire> Worker<W> {
         let tallies = destinations.tallies(number);
         let sweep = Sweep::new(number, destinations.workers(), snapshot.current().deletions, now);
         let errors = Errors::new(destinations.workers(), now);
+        let identifications = Identifications::new(number, destinations.workers());
         let balancer = Balancer {
             macs,
             wires,
@@ -121,6 +130,8 @@ impl<W: Wire> Worker<W> {
             counters,
             sweep,
             errors,
+            identifications,
+            ipv6: Burst::new(),
             until_drop: 0,
         };
         Self { table, balancer }
@@ -173,12 +184,12 @@ impl<W: Wire> Balancer<W> {
     fn balance(&mut self, table: &ConnectionTable, port: PortId, burst: &mut Burst<W::Frame>, now: Tick) {
         self.counters.received(burst.len());
         let mac = self.macs[usize::from(port.0)];
-        let mut lookups = ArrayVec::<Lookup, BURST>::new();
+        let mut lookups = ArrayVec::<_, BURST>::new();
 
         burst.iter().for_each(Frame::prefetch);
         for frame in burst.iter() {
             match parse::plain(frame, mac) {
-                Some(packet) => lookups.push(Lookup::begin(packet, table)),
+                Some(packet) => lookups.push(Lookup::begin(packet, packet.flow, table)),
                 None => Lookup::begin_unusual(&mut lookups, frame, mac, table),
             }
         }
@@ -190,6 +201,9 @@ impl<W: Wire> Balancer<W> {
                 Ok((found, entry)) => self.forward(table, (frame, port), packet, found, entry, now),
                 Err(verdict) => self.finish(verdict, port, frame, packet, now),
             }
+        }
+        if !self.ipv6.is_empty() {
+            self.balance_ipv6(table, port, now);
         }
     }
 
@@ -208,7 +222,7 @@ impl<W: Wire> Balancer<W> {
         match table.confirm(candidate, packet.flow) {
             Some(found) if !packet.flags.any(Flags::SYN) => Ok(found),
             _ if packet.is_some() => {
-                let found = self.search(table, packet, (frame.data(), port), now)?;
+                let found = self.search(table, packet.flow, &packet.into(), (frame.data(), port), now)?;
                 Ok((found, table.entry(found.index)))
             }
             _ => Err(self.refuse(frame, self.macs[usize::from(port.0)])),
@@ -245,6 +259,9 @@ impl<W: Wire> Balancer<W> {
         {
             self.destinations.moved(destination, from, to);
         }
+        if entry.method() == Method::Tunnel {
+            return self.forward_by_tunnel(frame, &packet.into(), entry, now);
+        }
         let data = frame.data_mut();
         let sent = match forward(data, packet, entry, direction) {
             Err(reason) => Err(reason),
@@ -253,7 +270,13 @@ impl<W: Wire> Balancer<W> {
                     ethernet::set_addresses(data, adjacency.addresses());
                     self.egress.queue(frame, adjacency.port())
                 }
-                None => self.egress.resolve(frame, to, Some((entry, direction)), network, now),
+                None => self.egress.resolve(
+                    frame,
+                    Ipv4Addr::from(to).into(),
+                    Some((entry, direction)),
+                    network,
+                    now,
+                ),
             },
         };
         if let Err(reason) = sent {
@@ -276,20 +299,23 @@ impl<W: Wire> Balancer<W> {
 
 /// How far a packet of a burst has come on the way to its connection.
 #[derive(Clone, Copy)]
-struct Lookup {
-    packet: Packet,
+struct Lookup<P> {
+    packet: P,
     hash: Hash,
     candidate: Candidate,
 }
 
-impl Lookup {
+impl<P> Lookup<P> {
+    /// Of a packet of this flow.
     #[inline]
-    fn begin(packet: Packet, table: &ConnectionTable) -> Self {
-        let hash = table.hash(packet.flow);
+    fn begin(packet: P, flow: impl Key, table: &ConnectionTable) -> Self {
+        let hash = table.hash(flow);
         table.prefetch_bucket(hash);
         Self { packet, hash, candidate: Candidate::NONE }
     }
+}
 
+impl Lookup<Packet> {
     #[cold]
     #[inline(never)]
     fn begin_unusual<F: Frame>(
@@ -298,7 +324,8 @@ impl Lookup {
         mac: MacAddr,
         table: &ConnectionTable,
     ) {
-        lookups.push(Self::begin(parse::unusual(frame, mac), table));
+        let packet = parse::unusual(frame, mac);
+        lookups.push(Self::begin(packet, packet.flow, table));
     }
 }
 

@@ -35,6 +35,11 @@ struct rte_mbuf *shim_mbuf_alloc(struct rte_mempool *pool)
 	return rte_pktmbuf_alloc(pool);
 }
 
+struct rte_mbuf *shim_mbuf_sibling(const struct rte_mbuf *mbuf)
+{
+	return rte_pktmbuf_alloc(mbuf->pool);
+}
+
 int shim_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count)
 {
 	return rte_pktmbuf_alloc_bulk(pool, mbufs, count);

@@ -23,6 +23,7 @@ unsigned int shim_lcore_id(void);
 uint64_t shim_tsc(void);
 
 struct rte_mbuf *shim_mbuf_alloc(struct rte_mempool *pool);
+struct rte_mbuf *shim_mbuf_sibling(const struct rte_mbuf *mbuf);
 int shim_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
 void shim_mbuf_free(struct rte_mbuf *mbuf);
 int shim_mbuf_linearize(struct rte_mbuf *mbuf);

@@ -181,6 +181,14 @@ impl Mbuf {
         self.append(bytes.len()).map(|room| room.copy_from_slice(bytes)).is_some()
     }
 
+    /// An empty mbuf with full headroom, from the pool that this one is of; `None` if that has none left.
+    pub fn sibling(&self) -> Option<Self> {
+        // SAFETY: the mbuf is ours, and its pool is there, as no mbuf outlives the EAL.
+        let mbuf = NonNull::new(unsafe { raw::shim_mbuf_sibling(self.0.as_ptr()) })?;
+        // SAFETY: a fresh mbuf, reset, with one reference, which is now the Mbuf's.
+        Some(unsafe { Self::from_raw(mbuf) })
+    }
+
     /// Moves a packet of several segments into the first; `false` and no change if it does not fit. Not for the fast way.
     #[must_use]
     pub fn linearize(&mut self) -> bool {

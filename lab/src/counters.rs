@@ -20,6 +20,9 @@ pub struct Worker {
     pub received: u64,
     /// Sent to a client or a real server.
     pub forwarded: u64,
+    /// Made in addition, by fragmenting.
+    #[serde(default)]
+    pub fragments: u64,
     /// Handed to Linux.
     pub to_kernel: u64,
     /// Dropped, by reason.
@@ -52,6 +55,7 @@ impl Counters {
         self.workers.iter().fold(Worker::default(), |mut sum, worker| {
             sum.received += worker.received;
             sum.forwarded += worker.forwarded;
+            sum.fragments += worker.fragments;
             sum.to_kernel += worker.to_kernel;
             for (name, count) in &worker.dropped {
                 *sum.dropped.entry(name.clone()).or_default() += count;
@@ -60,7 +64,7 @@ impl Counters {
         })
     }
 
-    /// Every packet that was received has gone somewhere: `received = forwarded + to_kernel + Σ dropped`, in each worker. Holds
+    /// Every packet that was received or made has gone somewhere: `received + fragments = forwarded + to_kernel + Σ dropped`, in each worker. Holds
     /// when no packet is on its way.
     ///
     /// # Errors
@@ -70,7 +74,7 @@ impl Counters {
         for (index, worker) in self.workers.iter().enumerate() {
             let gone = worker.forwarded + worker.to_kernel + worker.dropped.values().sum::<u64>();
             ensure!(
-                worker.received == gone,
+                worker.received + worker.fragments == gone,
                 "worker {index}: {} received, {gone} gone: {worker:?}",
                 worker.received
             );

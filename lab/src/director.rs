@@ -138,10 +138,7 @@ impl Director {
 
     /// The words that set up the lab's service, round robin over both servers.
     pub fn http_rules(&self) -> Vec<String> {
-        let forward = match self.mode {
-            Mode::Nat => "-m",
-            Mode::Dr => "-g",
-        };
+        let forward = self.mode.option();
         let destination = |server| format!("-a -t {SERVICE} -r {server}:80 {forward} -w 1");
         let mut rules = vec!["-C".to_owned(), format!("-A -t {SERVICE} -s rr")];
         rules.extend(SERVERS.map(destination));
@@ -178,7 +175,7 @@ impl Director {
         Counters::parse(&self.lbctl("counters --json")?)
     }
 
-    /// Checks `received = forwarded + to_kernel + Σ dropped`, allowing five seconds for packets to come to rest.
+    /// Checks `received + fragments = forwarded + to_kernel + Σ dropped`, allowing five seconds for packets to come to rest.
     ///
     /// # Errors
     /// When it does not hold.
@@ -425,7 +422,7 @@ fn cores() -> Result<Vec<usize>> {
     Ok((0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect())
 }
 
-fn binary(name: &str, variable: &str) -> Result<PathBuf> {
+pub(crate) fn binary(name: &str, variable: &str) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
         return Ok(path.into());
     }

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,6 +19,8 @@ use crate::wait_until;
 pub struct Server {
     // Dropped first: nginx ends before its host goes.
     nginx: Process,
+    /// What takes packets out of tunnels, where there are any.
+    tunnels: Option<Process>,
     /// Where it runs.
     pub host: Host,
     /// Its own address (the RIP).
@@ -62,12 +65,51 @@ impl Server {
             directory.display(),
             file.display()
         ))?;
-        let mut server = Self { nginx, host, address: address.to_owned(), asked: Cell::new(0) };
+        let mut server =
+            Self { nginx, tunnels: None, host, address: address.to_owned(), asked: Cell::new(0) };
         server.wait_for_answer().with_context(|| {
             let errors = fs::read_to_string(directory.join("error.log")).unwrap_or_default();
             format!("nginx on {} does not answer: {errors}{}", server.host.name(), server.nginx.log_tail())
         })?;
         Ok(server)
+    }
+
+    /// Makes it the end of tunnels of every kind; GUE at UDP port 6080. The commands are those of a server whose kernel has
+    /// tunnels, but for the first one.
+    ///
+    /// # Errors
+    /// When the program that takes packets out does not start.
+    pub(crate) fn end_tunnels(&mut self) -> Result<()> {
+        let program = crate::director::binary("decapsulate", "DECAPSULATE_BIN")?;
+        let mut tunnels = self.host.start(self.host.command(program), "decapsulate")?;
+        wait_until("the tunnels' end is there", Duration::from_secs(10), || {
+            anyhow::ensure!(tunnels.ended()?.is_none(), "decapsulate has ended: {}", tunnels.log_tail());
+            Ok(tunnels.log().contains("ready"))
+        })?;
+        self.host.ip("link set tun0 up")?;
+        // The client's packets come by one interface, and its way back leads by another.
+        for interface in ["all", "tun0"] {
+            self.host.sysctl(&format!("net.ipv4.conf.{interface}.rp_filter"), "0")?;
+        }
+        self.tunnels = Some(tunnels);
+        Ok(())
+    }
+
+    /// The bodies that were sent to `/upload`, each in a file.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn uploads(&self) -> Result<Vec<PathBuf>> {
+        let directory = self.host.directory().join("client_body");
+        let files =
+            fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
+        files.map(|file| Ok(file?.path())).collect()
+    }
+
+    /// What the tunnels' end has said of packets that were wrong.
+    pub fn tunnel_complaints(&self) -> Vec<String> {
+        let log = self.tunnels.as_ref().map(Process::log).unwrap_or_default();
+        log.lines().filter(|line| line.contains("is wrong")).map(str::to_owned).collect()
     }
 
     fn wait_for_answer(&mut self) -> Result<()> {
@@ -180,11 +222,17 @@ http {{
         access_log {directory}/access.log lab;
         root {directory}/pages;
         limit_rate $arg_rate;
+        location = /upload {{
+            client_max_body_size 100m;
+            client_body_in_file_only on;
+            proxy_pass http://127.0.0.1:8080/thanks;
+        }}
     }}
     server {{
         listen 127.0.0.1:8080;
         access_log off;
         location / {{ stub_status; }}
+        location = /thanks {{ return 204; }}
     }}
 }}
 "#

@@ -13,6 +13,9 @@
 //!   .100            │                                          └── r2  (VIP on lo)
 //!                director .1, VIP .8 and 192.0.2.1
 //! ```
+//! TUN: wired as DR. The servers take the packets out of their tunnels with a program of the lab's own (`decapsulate`), which hands
+//! them to Linux by a TUN device: this works on kernels without tunnels, too.
+//!
 //! With no router in between, the MAC addresses on each wire are those of the hosts and can be read as such.
 //!
 //! It must never hand director a frame that no NIC would: a veth leaves checksums and segmentation undone unless told
@@ -51,6 +54,24 @@ pub enum Mode {
     Nat,
     /// Direct routing (LVS/DR, `-g`).
     Dr,
+    /// Tunnelling (LVS/TUN, `-i`).
+    Tun,
+}
+
+impl Mode {
+    /// The option of `lbctl -a` for it.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Nat => "-m",
+            Self::Dr => "-g",
+            Self::Tun => "-i",
+        }
+    }
+
+    /// Whether the servers answer the client past director.
+    pub fn is_one_armed(self) -> bool {
+        self != Self::Nat
+    }
 }
 
 /// One of director's ports: a veth that DPDK takes, and the kernel interface that director makes for it.
@@ -123,7 +144,10 @@ impl Lab {
             address_server(server, address, mode)?;
         }
         let [first, second] = SERVERS;
-        let servers = [Server::start(r1, first)?, Server::start(r2, second)?];
+        let mut servers = [Server::start(r1, first)?, Server::start(r2, second)?];
+        if mode == Mode::Tun {
+            servers.iter_mut().try_for_each(Server::end_tunnels)?;
+        }
         Ok(Self { servers, client, director, switch, mode, ports, lease })
     }
 
@@ -169,7 +193,7 @@ fn ports(mode: Mode) -> Vec<Port> {
             let lan = Port { name: "lan", device: "lan-veth", kernel_interface: "lan0", addresses: servers };
             vec![wan, lan]
         }
-        Mode::Dr => vec![Port { addresses: [wan.addresses, servers].concat(), ..wan }],
+        Mode::Dr | Mode::Tun => vec![Port { addresses: [wan.addresses, servers].concat(), ..wan }],
     }
 }
 
@@ -188,7 +212,7 @@ fn plug(switch: &Host, bridge: &str, port: &str, host: &Host, interface: &str, m
 
 fn address_client(client: &Host, mode: Mode) -> Result<()> {
     client.ip(&format!("address add {CLIENT}/24 dev eth0"))?;
-    if mode == Mode::Dr {
+    if mode.is_one_armed() {
         client.ip("route add 192.0.2.0/24 dev eth0")?;
     }
     Ok(())
@@ -215,7 +239,7 @@ fn address_server(server: &Host, address: &str, mode: Mode) -> Result<()> {
     server.ip(&format!("address add {address}/24 dev eth0"))?;
     match mode {
         Mode::Nat => server.ip("route add default via 192.0.2.1").map(drop),
-        Mode::Dr => {
+        Mode::Dr | Mode::Tun => {
             server.ip("route add 198.51.100.0/24 dev eth0")?;
             // The VIP is everybody's here, so only director may answer ARP requests for it, and a server must not ask with it.
             server.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;

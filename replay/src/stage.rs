@@ -20,7 +20,7 @@ use crossbeam::queue::ArrayQueue;
 use dataplane::conn::ConnectionTable;
 use dataplane::counters::WorkerCounters;
 use dataplane::destination::Destinations;
-use dataplane::network::{Adjacency, MacAddr, Network, NextHop, PortId};
+use dataplane::network::{Adjacency, LocalAddress, MacAddr, Network, NextHop, PortId, Sources};
 use dataplane::snapshot::{self, Snapshot};
 use dataplane::time::{TICKS_PER_SECOND, Tick};
 use dataplane::wire::memory::{MemoryFrame, MemoryWire};
@@ -239,6 +239,10 @@ fn network() -> Result<Network> {
         network.set_neighbour(router, Adjacency::new(port, DIRECTOR, ROUTER));
     }
     network.set_routes(routes);
+    let own = ["192.0.2.1/24", "2001:db8:2::1/64"].map(str::parse);
+    let own = own.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let on_port = own.into_iter().map(|network| LocalAddress { port: Some(port), network });
+    network.set_sources(Sources::new([], on_port));
     for number in 1..=u8::MAX {
         let v4 = Ipv4Addr::new(192, 0, 2, number);
         network.set_neighbour(v4.into(), Adjacency::new(port, DIRECTOR, server_mac(number)));

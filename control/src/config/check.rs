@@ -318,11 +318,23 @@ fn routes(raw: Vec<raw::Route>, ports: &[Port]) -> Result<Vec<Route>, Wrong> {
                 Some(via)
             }
         };
-        let command = |dev: &str| match via {
-            Some(via) => format!("ip route add {to} via {via} dev {dev}"),
-            None => format!("ip route add {to} dev {dev}"),
+        let source = match route.source {
+            None => None,
+            Some(text) => {
+                let at = Some(text.span());
+                let source = host(text)?;
+                if source.is_ipv4() != to.addr().is_ipv4() {
+                    return Err((at, Problem::SourceFamily(source)));
+                }
+                Some(source)
+            }
         };
-        routes.push(Route { to, via, port: fixed_port(route.port, ports, command)? });
+        let command = |dev: &str| {
+            let via = via.map(|via| format!(" via {via}")).unwrap_or_default();
+            let source = source.map(|source| format!(" src {source}")).unwrap_or_default();
+            format!("ip route add {to}{via} dev {dev}{source}")
+        };
+        routes.push(Route { to, via, source, port: fixed_port(route.port, ports, command)? });
     }
     Ok(routes)
 }

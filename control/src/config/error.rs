@@ -117,6 +117,8 @@ pub enum Problem {
     Mac(String),
     #[error("an IPv6 destination cannot be reached by the IPv4 gateway {0}; give an IPv6 address")]
     GatewayFamily(std::net::IpAddr),
+    #[error("packets to this prefix cannot have the source {0}; give an address of its family")]
+    SourceFamily(std::net::IpAddr),
     #[error("no port is called \"{name}\"{}", suggest(.nearest))]
     UnknownPort { name: String, nearest: Option<String> },
     #[error(

@@ -106,6 +106,7 @@ pub(super) enum KernelInterface {
 pub(super) struct Route {
     pub to: Spanned<String>,
     pub via: Option<Spanned<String>>,
+    pub source: Option<Spanned<String>>,
     pub port: Spanned<String>,
 }
 

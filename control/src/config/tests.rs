@@ -382,7 +382,6 @@ mark = 4294967295
         ("mark = 1\nprotocol = \"icmp\"", "write tcp, udp or sctp"),
         ("mark = 1\nto_ports = \"9-8\"", "the lower one first"),
         ("mark = 1\nin_port = \"wam\"", "toml:5: "),
-        ("mark = 1\nto = \"2001:db8::/32\"", "IPv6 packets yet"),
         ("mark = 1\n[[mark]]\nmark = 1", "toml:6: "),
     ] {
         let error = error(&file(&format!("[[mark]]\n{rule}")));

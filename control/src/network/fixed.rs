@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use dataplane::network::{Adjacency, MacAddr, Network, NextHop, PortId};
+use dataplane::network::{Adjacency, MacAddr, Network, NextHop, PortId, Sources};
 use ipnet::IpNet;
 
 use crate::config::Config;
@@ -11,6 +11,7 @@ use crate::config::Config;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fixed {
     routes: Vec<(IpNet, NextHop)>,
+    sources: Vec<(IpNet, IpAddr)>,
     neighbours: Vec<(IpAddr, Adjacency)>,
 }
 
@@ -18,15 +19,17 @@ impl Fixed {
     /// What `config` says of ports without a kernel interface. `mac` tells each port's own address.
     pub fn new(config: &Config, mac: impl Fn(PortId) -> MacAddr) -> Self {
         let routes = config.routes.iter().map(|r| (r.to, NextHop { port: r.port, gateway: r.via }));
+        let sources = config.routes.iter().filter_map(|r| Some((r.to, r.source?)));
         let neighbours =
             config.neighbours.iter().map(|n| (n.address, Adjacency::new(n.port, mac(n.port), n.mac)));
-        Self { routes: routes.collect(), neighbours: neighbours.collect() }
+        Self { routes: routes.collect(), sources: sources.collect(), neighbours: neighbours.collect() }
     }
 
     /// A network of this alone.
     pub fn network(&self) -> Network {
         let mut network = Network::default();
         network.set_routes(self.routes().map(|(prefix, hop)| (prefix, Some(hop))));
+        network.set_sources(Sources::new(self.sources(), []));
         for &(address, adjacency) in &self.neighbours {
             network.set_neighbour(address, adjacency);
         }
@@ -35,6 +38,10 @@ impl Fixed {
 
     pub(super) fn routes(&self) -> impl Iterator<Item = (IpNet, NextHop)> {
         self.routes.iter().copied()
+    }
+
+    pub(super) fn sources(&self) -> impl Iterator<Item = (IpNet, IpAddr)> {
+        self.sources.iter().copied()
     }
 }
 

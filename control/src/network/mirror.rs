@@ -174,8 +174,10 @@ impl Mirror {
             let neighbours = requests::neighbours(linux).await?;
             self.state.set_neighbours(neighbours);
         }
+        let addresses = requests::addresses(linux).await?;
         let routes = requests::routes(linux).await?;
         self.state.set_routes(&routes);
+        self.state.set_sources(&routes, &addresses);
         (self.state.all_due, self.state.routes_due) = (false, false);
         Ok(())
     }

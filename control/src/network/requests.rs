@@ -11,6 +11,7 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::addresses::Address;
 use super::events::Link;
 use super::neighbours::Neighbour;
 use super::routes::Candidate;
@@ -23,6 +24,10 @@ pub(super) async fn links(handle: &Handle) -> Result<Vec<Link>> {
 
 pub(super) async fn neighbours(handle: &Handle) -> Result<Vec<Neighbour>> {
     handle.neighbours().get().execute().try_filter_map(async |m| Ok(Neighbour::read(&m))).try_collect().await
+}
+
+pub(super) async fn addresses(handle: &Handle) -> Result<Vec<Address>> {
+    handle.address().get().execute().try_filter_map(async |m| Ok(Address::read(&m))).try_collect().await
 }
 
 pub(super) async fn routes(handle: &Handle) -> Result<Vec<Candidate>> {

@@ -31,6 +31,8 @@ pub(super) struct Candidate {
     metric: u32,
     /// The interface and the gateway; `None` where packets end (blackhole) or need what workers do not do.
     way: Option<(u32, Option<IpAddr>)>,
+    /// The address that Linux sends from by this route (`src`), where it says.
+    source: Option<IpAddr>,
 }
 
 impl Candidate {
@@ -46,13 +48,15 @@ impl Candidate {
             _ => return None,
         };
         let (mut table, mut metric, mut destination) = (u32::from(header.table), 0, None);
-        let (mut hops, mut encapsulated) = (None, false);
+        let (mut hops, mut encapsulated, mut source) = (None, false, None);
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Table(t) => table = *t,
                 RouteAttribute::Priority(m) => metric = *m,
                 RouteAttribute::Destination(RouteAddress::Inet(a)) => destination = Some(IpAddr::V4(*a)),
                 RouteAttribute::Destination(RouteAddress::Inet6(a)) => destination = Some(IpAddr::V6(*a)),
+                RouteAttribute::PrefSource(RouteAddress::Inet(a)) => source = Some(IpAddr::V4(*a)),
+                RouteAttribute::PrefSource(RouteAddress::Inet6(a)) => source = Some(IpAddr::V6(*a)),
                 RouteAttribute::MultiPath(list) => hops = Some(list),
                 RouteAttribute::EncapType(_) => encapsulated = true,
                 _ => {}
@@ -90,7 +94,7 @@ impl Candidate {
             });
             out.filter(|_| !encapsulated).map(|index| (index, gateway(&message.attributes)))
         };
-        Some(Self { prefix, default_table, metric, way })
+        Some(Self { prefix, default_table, metric, way, source })
     }
 }
 
@@ -106,8 +110,22 @@ fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
     })
 }
 
-/// The route that counts for each prefix. Of equal ones the first in Linux's order does.
+/// The route that counts for each prefix.
 pub(super) fn select(candidates: &[Candidate], indexes: &Indexes) -> Routes {
+    let hop = |candidate: &Candidate| {
+        let (index, gateway) = candidate.way?;
+        Some(NextHop { port: indexes.port(index)?, gateway })
+    };
+    chosen(candidates).map(|(prefix, candidate)| (prefix, hop(candidate))).collect()
+}
+
+/// The source addresses that these routes say to send from, by their prefixes.
+pub(super) fn sources(candidates: &[Candidate]) -> BTreeMap<IpNet, IpAddr> {
+    chosen(candidates).filter_map(|(prefix, candidate)| Some((prefix, candidate.source?))).collect()
+}
+
+/// Of equal ones the first in Linux's order counts.
+fn chosen(candidates: &[Candidate]) -> impl Iterator<Item = (IpNet, &Candidate)> {
     let mut main: BTreeMap<IpNet, &Candidate> = BTreeMap::new();
     let mut default: BTreeMap<IpNet, &Candidate> = BTreeMap::new();
     for candidate in candidates {
@@ -128,11 +146,7 @@ pub(super) fn select(candidates: &[Candidate], indexes: &Indexes) -> Routes {
         }
         true
     });
-    let hop = |candidate: &Candidate| {
-        let (index, gateway) = candidate.way?;
-        Some(NextHop { port: indexes.port(index)?, gateway })
-    };
-    main.into_iter().chain(default).map(|(prefix, candidate)| (prefix, hop(candidate))).collect()
+    main.into_iter().chain(default)
 }
 
 #[cfg(test)]

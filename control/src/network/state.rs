@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use dataplane::network::{Adjacency, Network, PortId};
+use dataplane::network::{Adjacency, LocalAddress, Network, PortId, Sources};
 
+use super::addresses::Address;
 use super::events::{Event, Link};
 use super::neighbours::Neighbour;
 use super::routes::{self, Candidate, Routes};
@@ -17,6 +18,7 @@ pub(super) struct State {
     fixed: Fixed,
     indexes: Indexes,
     routes: Routes,
+    sources: Sources,
     neighbours: HashMap<Key, Neighbour>,
     network: Network,
     /// The network is not what was last taken.
@@ -37,6 +39,7 @@ impl State {
             fixed,
             indexes: Indexes::default(),
             routes: Routes::new(),
+            sources: Sources::default(),
             neighbours: HashMap::new(),
             network,
             changed: true,
@@ -196,6 +199,21 @@ impl State {
         self.routes = routes;
         self.changed = true;
         self.ways_changed = true;
+    }
+
+    /// Takes in which addresses Linux has, and which of them its routes prefer.
+    pub fn set_sources(&mut self, candidates: &[Candidate], addresses: &[Address]) {
+        let local = |address: &Address| LocalAddress {
+            port: self.indexes.port(address.index),
+            network: address.network,
+        };
+        let preferred = routes::sources(candidates).into_iter().chain(self.fixed.sources());
+        let sources = Sources::new(preferred, addresses.iter().map(local));
+        if sources != self.sources {
+            self.network.set_sources(sources.clone());
+            self.sources = sources;
+            self.changed = true;
+        }
     }
 
     /// The index of the interface to ask on; `None` if the port has none now, or no host has such an address.

@@ -58,9 +58,9 @@ mod tests {
     use super::*;
 
     fn destination(sequence: u32, weight: u32) -> PublishedDestination {
-        let (id, address, port, method) = (sequence % 3, 1, 80, Method::Nat);
+        let (id, address, port, method) = (sequence % 3, [192, 0, 2, 1].into(), 80, Method::Nat);
         let destination = Destination { id, sequence, address, port, weight, last_weight: weight, method };
-        PublishedDestination { destination, edits: 0, thresholds: (0, 0) }
+        PublishedDestination { destination, edits: 0, thresholds: (0, 0), tunnel: None }
     }
 
     fn summary(all: &[PublishedDestination]) -> Summary {

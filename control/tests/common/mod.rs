@@ -56,6 +56,8 @@ impl Dataplane for Memory {
                 received: 10,
                 forwarded: 7,
                 unreachable: 0,
+                fragmentation_needed: 0,
+                fragments: 0,
                 to_kernel: 1,
                 from_kernel: 3,
                 from_kernel_dropped: 0,

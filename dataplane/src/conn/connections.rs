@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::entry::{Armed, Direction, Entry, Index, Kind, Life, NewConnection};
+use super::key::Key;
 use super::pool::Pool;
 use super::state::{self, Seen, State, Timeouts};
 use super::table::{ConnectionTable, Found, Hash, Refused};
 use super::wheel::{Due, Wheel};
 use crate::counters::Drop;
 use crate::packet::tcp::Flags;
-use crate::parse::Flow;
 use crate::sync::{Ordering, fence};
 use crate::time::Tick;
 use crate::wire::BURST;
@@ -79,7 +79,7 @@ impl Connections {
 
     /// The connection that a packet of `flow` belongs to.
     #[inline]
-    pub fn find(&self, hash: Hash, flow: Flow) -> Option<Found> {
+    pub fn find(&self, hash: Hash, flow: impl Key) -> Option<Found> {
         self.table.find(hash, flow)
     }
 
@@ -108,19 +108,18 @@ impl Connections {
         if !self.wheel.has_room() {
             return Err(OpenError::NoFreeEntry);
         }
-        let index = self.pool.allocate(&self.table).ok_or(OpenError::NoFreeEntry)?;
+        let index = self.take(new, kind, now).ok_or(OpenError::NoFreeEntry)?;
         let entry = self.table.entry(index);
-        entry.fill(new, kind, now);
         if let Err(refused) = self.table.insert(new.flow, Direction::ToServer, index) {
             entry.end(entry.life());
             self.leave_template(entry);
-            self.pool.put_back(&self.table, index);
+            self.put_back(index);
             return Err(match refused {
                 Refused::Exists(found) => OpenError::Exists(found),
                 Refused::Full => OpenError::TableFull,
             });
         }
-        let reply = entry.is_found_by_replies(entry.life()).then(|| entry.flow_of(Direction::ToClient));
+        let reply = self.table.reply(entry, entry.life());
         let is_found = reply.is_none_or(|flow| self.table.replace(flow, Direction::ToClient, index));
         if !is_found {
             self.end(index, entry.life());
@@ -144,12 +143,35 @@ impl Connections {
         if let Some(template) = template {
             self.release(template);
         }
-        let index = self.pool.allocate(&self.table).ok_or(OpenError::NoFreeEntry)?;
+        let index = self.take(new, Kind::Plain, now).ok_or(OpenError::NoFreeEntry)?;
         let entry = self.table.entry(index);
-        entry.fill(new, Kind::Plain, now);
         entry.end(entry.life());
-        self.pool.put_back(&self.table, index);
+        self.put_back(index);
         Ok(index)
+    }
+
+    /// A free entry with the new connection in it, which nobody finds yet; two where it is [wide](super::wide).
+    fn take(&mut self, new: &NewConnection, kind: Kind, now: Tick) -> Option<Index> {
+        let index = self.pool.allocate(&self.table)?;
+        let mut extension = None;
+        if new.is_wide() {
+            extension = self.pool.allocate(&self.table);
+            let Some(extension) = extension else {
+                self.pool.put_back(&self.table, index);
+                return None;
+            };
+            self.table.entry(extension).fill_extension(new);
+        }
+        self.table.entry(index).fill(new, extension, kind, now);
+        Some(index)
+    }
+
+    /// Undoes that. What is in the entries is of use until others are taken.
+    fn put_back(&mut self, index: Index) {
+        if let Some(extension) = self.table.entry(index).extension() {
+            self.pool.put_back(&self.table, extension);
+        }
+        self.pool.put_back(&self.table, index);
     }
 
     /// A packet with these control bits has come (`strict`: while secure_tcp is in force): its connection's state before and
@@ -221,7 +243,9 @@ impl Connections {
     /// The same for the connection that had this life: none that has come into its entry since. Nor one that is
     /// [being opened](Life::is_complete).
     pub fn close_life(&mut self, index: Index, life: Life) -> Option<Ended> {
-        if !life.is_complete() || (life.is_template() && !self.table.entry(index).seal()) {
+        // In an extension, which is not alive, there is nothing that could be sealed.
+        let is_open = life.is_alive() && life.is_complete();
+        if !is_open || (life.is_template() && !self.table.entry(index).seal()) {
             return None;
         }
         self.end(index, life)
@@ -233,11 +257,14 @@ impl Connections {
         let life = entry.end(life)?;
         let (destination, state, is_template) = (entry.destination(), life.state(), life.is_template());
         let ended = Ended { destination, state, is_template };
-        self.table.remove(entry.flow(), Direction::ToServer, index);
-        if entry.is_found_by_replies(life) {
-            self.table.remove(entry.flow_of(Direction::ToClient), Direction::ToClient, index);
+        self.table.remove(self.table.flow(entry), Direction::ToServer, index);
+        if let Some(reply) = self.table.reply(entry, life) {
+            self.table.remove(reply, Direction::ToClient, index);
         }
         self.leave_template(entry);
+        if let Some(extension) = entry.extension() {
+            self.pool.retire(&self.table, extension);
+        }
         self.pool.retire(&self.table, index);
         Some(ended)
     }

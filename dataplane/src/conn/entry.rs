@@ -4,13 +4,15 @@
 //! The addresses, ports, method and destination are written before the entry is published in a bucket and stay as
 //! they are until it is free again. What changes in between: state, time last seen, timer, cached adjacencies.
 
+use std::net::IpAddr;
+
 #[cfg(not(loom))]
 use zerocopy::FromZeros;
 
 use super::state::State;
 use crate::network::AdjacencyId;
 use crate::packet::tcp::Flags;
-use crate::parse::Flow;
+use crate::parse::{AnyFlow, Flow, Flow6};
 use crate::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::time::Tick;
 
@@ -35,6 +37,8 @@ pub enum Method {
     Nat = 0,
     /// LVS/DR, "Route": only the frame is readdressed.
     DirectRouting = 1,
+    /// LVS/TUN, "Tunnel": the packet travels to the server inside another one ([`crate::forward::tunnel`]).
+    Tunnel = 2,
 }
 
 impl Method {
@@ -49,9 +53,9 @@ impl Method {
 #[derive(Clone, Copy, Debug)]
 pub struct NewConnection {
     /// The client's flow, to the virtual address.
-    pub flow: Flow,
-    /// The real server: address as a number, port.
-    pub server: (u32, u16),
+    pub flow: AnyFlow,
+    /// The real server: address, port.
+    pub server: (IpAddr, u16),
     /// How packets reach it.
     pub method: Method,
     /// Whose counters it counts for.
@@ -64,7 +68,7 @@ pub struct NewConnection {
 ///
 /// Bits 0–7 state, bit 8 alive, bit 9 a packet from the server has been seen, bit 12 (of a template) a client has got through
 /// to the server, bit 13 (of a template) it counts no longer, bit 14 (of a template) its service schedules each packet by itself,
-/// bit 15 it is a template, bit 16 whoever opens it is done, bits 32–63 generation.
+/// bit 15 it is a template, bit 16 whoever opens it is done, bit 17 there is an [extension](super::wide), bits 32–63 generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life(u64);
 
@@ -76,6 +80,7 @@ impl Life {
     const ONE_PACKET: u64 = 1 << 14;
     const TEMPLATE: u64 = 1 << 15;
     const COMPLETE: u64 = 1 << 16;
+    const WIDE: u64 = 1 << 17;
     // The states in which most packets change nothing, by their codes: compared without a look into a table of states.
     const ESTABLISHED: u8 = State::Established.code();
     const UDP: u8 = State::Udp.code();
@@ -122,6 +127,12 @@ impl Life {
     #[inline]
     pub fn is_for_one_packet(self) -> bool {
         self.0 & Self::ONE_PACKET != 0
+    }
+
+    /// True where the connection's addresses are in an entry of their own.
+    #[inline]
+    fn is_wide(self) -> bool {
+        self.0 & Self::WIDE != 0
     }
 
     /// The connection's state.
@@ -227,10 +238,12 @@ pub(super) enum Kind {
 #[cfg_attr(not(loom), derive(FromZeros))]
 #[repr(C, align(64))]
 pub struct Entry {
-    /// Client address, virtual address: [`Flow::words`] of the client's flow.
+    /// Client address, virtual address: [`Flow::words`] of the client's flow. Of an IPv6 flow 0, and room for what later methods
+    /// need.
     addresses: AtomicU64,
     /// Client port, virtual port, protocol.
     ports: AtomicU64,
+    /// The server's address; where there is an [extension](super::wide) its index plus 1.
     server_address: AtomicU32,
     server_port: AtomicU16,
     method: AtomicU8,
@@ -256,18 +269,28 @@ pub struct Entry {
 const _: () = assert!(size_of::<Entry>() == 64);
 
 impl Entry {
-    /// Writes a new connection into a free entry and brings it to life. Nobody else can see it yet.
-    pub(super) fn fill(&self, new: &NewConnection, kind: Kind, now: Tick) {
+    /// Writes a new connection into a free entry and brings it to life. Nobody else can see it yet. The entry at `extension` has
+    /// been [filled](Entry::fill_extension) with its addresses.
+    pub(super) fn fill(&self, new: &NewConnection, extension: Option<Index>, kind: Kind, now: Tick) {
         let (timeout, children, link, mark) = match kind {
             Kind::Plain => (0, 0, 0, 0),
             Kind::Under(template) => (0, 0, template.0 + 1, 0),
             Kind::Template { ticks, one_packet: false } => (ticks, 1, 0, Life::TEMPLATE),
             Kind::Template { ticks, one_packet: true } => (ticks, 1, 0, Life::TEMPLATE | Life::ONE_PACKET),
         };
-        let [addresses, ports] = new.flow.words();
+        let [addresses, ports] = match new.flow {
+            AnyFlow::V4(flow) => flow.words(),
+            AnyFlow::V6(flow) => [0, flow.ports()],
+        };
+        let (server, wide) = match (extension, new.server.0) {
+            (Some(Index(index)), _) => (index + 1, Life::WIDE),
+            (None, IpAddr::V4(address)) => (address.into(), 0),
+            // Does not come about: who opens it gives it an extension.
+            (None, IpAddr::V6(_)) => (0, 0),
+        };
         self.addresses.store(addresses, Ordering::Relaxed);
         self.ports.store(ports, Ordering::Relaxed);
-        self.server_address.store(new.server.0, Ordering::Relaxed);
+        self.server_address.store(server, Ordering::Relaxed);
         self.server_port.store(new.server.1, Ordering::Relaxed);
         self.method.store(new.method as u8, Ordering::Relaxed);
         self.to_server.store(timeout.into(), Ordering::Relaxed);
@@ -277,18 +300,19 @@ impl Entry {
         self.destination.store(new.destination, Ordering::Relaxed);
         self.link.store(link, Ordering::Relaxed);
         let generation = (self.life.load(Ordering::Relaxed) >> 32) + 1;
-        let life = generation << 32 | mark | Life::ALIVE | u64::from(new.state.code());
+        let life = generation << 32 | wide | mark | Life::ALIVE | u64::from(new.state.code());
         // Release: a reader that sees this generation (`View`) sees what was written above.
         self.life.store(life, Ordering::Release);
     }
 
-    /// The client's flow, to the virtual address.
+    /// The client's flow, to the virtual address, of a connection over IPv4; else [`super::ConnectionTable::flow`] tells.
     #[inline]
     pub fn flow(&self) -> Flow {
         Flow::from_words([self.addresses.load(Ordering::Relaxed), self.ports.load(Ordering::Relaxed)])
     }
 
-    /// The real server: address as a number, port.
+    /// The real server, where both it and the client are of IPv4: address as a number, port. Else
+    /// [`super::ConnectionTable::server`] tells, and of this only the port is true.
     #[inline]
     pub fn server(&self) -> (u32, u16) {
         (self.server_address.load(Ordering::Relaxed), self.server_port.load(Ordering::Relaxed))
@@ -299,7 +323,8 @@ impl Entry {
     pub fn method(&self) -> Method {
         match self.method.load(Ordering::Relaxed) {
             0 => Method::Nat,
-            _ => Method::DirectRouting,
+            1 => Method::DirectRouting,
+            _ => Method::Tunnel,
         }
     }
 
@@ -317,6 +342,71 @@ impl Entry {
             Direction::ToServer => flow,
             Direction::ToClient => Flow::new(flow.protocol(), self.server(), flow.source()),
         }
+    }
+
+    /// The ports' word of the [IPv6 flow](Flow6::ports) of a packet that goes this way.
+    #[inline]
+    pub(super) fn ports_of(&self, direction: Direction) -> u64 {
+        let ports = self.ports.load(Ordering::Relaxed);
+        match direction {
+            Direction::ToServer => ports,
+            Direction::ToClient => {
+                let server = u64::from(self.server_port.load(Ordering::Relaxed));
+                server << 48 | (ports >> 48) << 32 | ports & 0xffff_ffff
+            }
+        }
+    }
+
+    /// True for a connection over IPv6, of which it is known that it is one.
+    #[inline]
+    pub(super) fn is_ipv6(&self) -> bool {
+        Flow6::has_ports(self.ports.load(Ordering::Relaxed))
+    }
+
+    /// The entry that holds the connection's addresses, where this one does not.
+    #[inline]
+    pub(super) fn extension(&self) -> Option<Index> {
+        let index = self.life().is_wide().then(|| self.server_address.load(Ordering::Relaxed))?;
+        index.checked_sub(1).map(Index)
+    }
+
+    /// Of an extension: the first 16 bytes.
+    #[inline]
+    pub(super) fn first_words(&self) -> u128 {
+        let words = (self.addresses.load(Ordering::Relaxed), self.ports.load(Ordering::Relaxed));
+        u128::from(words.0) << 64 | u128::from(words.1)
+    }
+
+    /// Of an extension: the second 16 bytes.
+    #[inline]
+    pub(super) fn second_words(&self) -> u128 {
+        let words = (self.to_server.load(Ordering::Relaxed), self.to_client.load(Ordering::Relaxed));
+        u128::from(words.0) << 64 | u128::from(words.1)
+    }
+
+    /// Of an extension: the third 16 bytes.
+    #[inline]
+    pub(super) fn third_words(&self) -> u128 {
+        let [a, b, c] = [&self.server_address, &self.last_seen, &self.destination]
+            .map(|word| word.load(Ordering::Relaxed));
+        let d = u32::from(self.server_port.load(Ordering::Relaxed)) << 16
+            | u32::from(self.method.load(Ordering::Relaxed)) << 8
+            | u32::from(self.busy_ticks.load(Ordering::Relaxed));
+        [a, b, c, d].into_iter().fold(0, |words, word| words << 32 | u128::from(word))
+    }
+
+    /// Makes a free entry an extension: 48 bytes in places where nothing is kept from one connection to the next.
+    pub(super) fn set_words(&self, [first, second, third]: [u128; 3]) {
+        self.addresses.store((first >> 64) as u64, Ordering::Relaxed);
+        self.ports.store(first as u64, Ordering::Relaxed);
+        self.to_server.store((second >> 64) as u64, Ordering::Relaxed);
+        self.to_client.store(second as u64, Ordering::Relaxed);
+        self.server_address.store((third >> 96) as u32, Ordering::Relaxed);
+        self.last_seen.store((third >> 64) as u32, Ordering::Relaxed);
+        self.destination.store((third >> 32) as u32, Ordering::Relaxed);
+        self.server_port.store((third >> 16) as u16, Ordering::Relaxed);
+        self.method.store((third >> 8) as u8, Ordering::Relaxed);
+        self.busy_ticks.store(third as u8, Ordering::Relaxed);
     }
 
     /// State, flags and generation.

@@ -1,7 +1,8 @@
 //! The connection table: one for all workers, lock-free, found from both sides.
 //!
 //! - [`table`]: buckets of one cache line that lead to entries by index; look-up, insertion, removal.
-//! - [`entry`]: one connection, in one cache line.
+//! - [`entry`]: one connection, in one cache line; one whose addresses are longer than IPv4's has another for these ([`wide`]).
+//! - [`key`]: by what connections are found: flows of either family.
 //! - [`pool`]: which entries are free, and when a dead one may be used again.
 //! - [`template`]: persistence templates, which keep a client's connections together.
 //! - [`View`]: a connection as lists show it.
@@ -12,6 +13,7 @@
 
 mod connections;
 pub mod entry;
+pub mod key;
 pub mod pool;
 mod scan;
 pub mod state;
@@ -19,12 +21,14 @@ pub mod table;
 mod template;
 mod view;
 pub mod wheel;
+mod wide;
 
 pub use connections::{Connections, Ended, OpenError};
 pub use entry::{Direction, Index, Method, NewConnection};
 pub use state::{State, Timeouts};
 pub use table::ConnectionTable;
 pub use view::View;
+pub use wide::Extension;
 
 #[cfg(test)]
 #[cfg(loom)]

@@ -2,6 +2,7 @@
 //!
 //! `make test-loom` runs them. Buckets are smaller here than in life and are two, so that flows meet in them.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use loom::model::Builder;
@@ -11,7 +12,7 @@ use super::entry::{Armed, Kind};
 use super::table::Refused;
 use super::wheel::Due;
 use super::*;
-use crate::parse::Flow;
+use crate::parse::{AnyFlow, Flow, Flow6};
 use crate::time::Tick;
 
 const SERVER: (u32, u16) = (0xc000_0209, 80);
@@ -21,7 +22,7 @@ fn flow(client: u16) -> Flow {
 }
 
 fn new(client: u16) -> NewConnection {
-    let (flow, server) = (flow(client), (SERVER.0, client));
+    let (flow, server) = (flow(client).into(), (Ipv4Addr::from(SERVER.0).into(), client));
     NewConnection { flow, server, method: Method::DirectRouting, destination: 1, state: State::Established }
 }
 
@@ -160,14 +161,14 @@ fn neighbours_in_a_full_bucket_do_not_hide_each_other() {
     check(|| {
         let table = table();
         for (n, client) in (1..=3).enumerate() {
-            table.entry(Index(n as u32)).fill(&new(client), Kind::Plain, Tick(0));
+            table.entry(Index(n as u32)).fill(&new(client), None, Kind::Plain, Tick(0));
             table.insert(flow(client), Direction::ToServer, Index(n as u32)).unwrap();
         }
         let other = {
             let table = table.clone();
             thread::spawn(move || table.remove(flow(1), Direction::ToServer, Index(0)))
         };
-        table.entry(Index(3)).fill(&new(4), Kind::Plain, Tick(0));
+        table.entry(Index(3)).fill(&new(4), None, Kind::Plain, Tick(0));
         let inserted: Result<(), Refused> = table.insert(flow(4), Direction::ToServer, Index(3));
         for client in [2, 3] {
             assert!(table.find(table.hash(flow(client)), flow(client)).is_some());
@@ -188,7 +189,7 @@ fn a_connection_in_an_entry_whose_old_timer_is_firing_has_a_timer() {
             let table = table.clone();
             thread::spawn(move || {
                 let mut connections = Connections::new(table.clone(), 1, old);
-                table.entry(index).fill(&new(7), Kind::Plain, old);
+                table.entry(index).fill(&new(7), None, Kind::Plain, old);
                 connections.look_by(index, deadline);
             })
         };
@@ -204,7 +205,7 @@ fn a_template_that_ends_has_no_connection_under_it() {
     check(|| {
         let table = table();
         let mut connections = Connections::new(table.clone(), 0, Tick(0));
-        let key = Flow::template(6, 1, (2, 80));
+        let key = AnyFlow::from(Flow::template(6, 1, (2, 80)));
         let template =
             connections.open_template(&NewConnection { flow: key, ..new(1) }, (64, false), Tick(0)).unwrap();
         connections.release(template);
@@ -221,5 +222,70 @@ fn a_template_that_ends_has_no_connection_under_it() {
         assert!(ended.is_none() || adopted.is_none(), "{ended:?}, {adopted:?}");
         assert_ne!(adopted, Some(false));
         assert_eq!(ended.is_none(), adopted.is_some());
+    });
+}
+
+fn flow6(client: u16) -> Flow6 {
+    Flow6::new(6, (u128::from(client) << 64 | 9, client), (7 << 96 | 8, 80))
+}
+
+/// Of a connection over IPv6 that takes two entries.
+fn new6(client: u16) -> NewConnection {
+    let server = (Ipv6Addr::from(u128::from(client) << 100 | 5).into(), client);
+    NewConnection { flow: flow6(client).into(), server, ..new(client) }
+}
+
+#[test]
+fn what_is_found_of_two_entries_is_whole() {
+    check(|| {
+        let table = table();
+        let other = {
+            let table = table.clone();
+            thread::spawn(move || {
+                let mut connections = Connections::new(table, 1, Tick(0));
+                let index = connections.open(&new6(7), &Timeouts::default(), Tick(0)).unwrap();
+                connections.close(index).unwrap();
+            })
+        };
+        if let Some(found) = table.find(table.hash(flow6(7)), flow6(7)) {
+            let entry = table.entry(found.index);
+            assert_eq!((table.flow(entry), table.server(entry)), (flow6(7).into(), new6(7).server));
+        }
+        other.join().unwrap();
+        assert_eq!(table.find(table.hash(flow6(7)), flow6(7)), None);
+        assert_eq!(table.slots_in_use(), 0);
+    });
+}
+
+#[test]
+fn an_extension_in_use_is_not_given_away() {
+    check(|| {
+        // Two entries in all: one connection over IPv6.
+        let table = Arc::new(ConnectionTable::new(2, 2, 2).unwrap());
+        let mut connections = Connections::new(table.clone(), 0, Tick(0));
+        let index = connections.open(&new6(7), &Timeouts::default(), Tick(0)).unwrap();
+        let other = {
+            let table = table.clone();
+            thread::spawn(move || {
+                let mut connections = Connections::new(table.clone(), 1, Tick(0));
+                connections.quiesce();
+                if let Some(found) = table.find(table.hash(flow6(7)), flow6(7)) {
+                    let entry = table.entry(found.index);
+                    assert_eq!((table.flow(entry), table.server(entry)), (flow6(7).into(), new6(7).server));
+                }
+                if let Some(view) = table.view(index, &Timeouts::default(), Tick(0)) {
+                    // A list sees one connection or the other, and nothing between them.
+                    let which = [7, 8].map(new6).into_iter().find(|new| new.flow == view.flow).unwrap();
+                    assert_eq!(view.server, which.server);
+                }
+            })
+        };
+        connections.close(index).unwrap();
+        for _ in 0..2 {
+            connections.quiesce();
+            // It fails as long as the entries are not free.
+            let _ = connections.open(&new6(8), &Timeouts::default(), Tick(0));
+        }
+        other.join().unwrap();
     });
 }

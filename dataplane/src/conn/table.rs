@@ -17,10 +17,10 @@ use std::io;
 use zerocopy::FromZeros;
 
 use super::entry::{Direction, Entry, Index};
+use super::key::Key;
 use super::pool::Shared;
 use super::scan;
 use crate::memory::{Region, prefetch};
-use crate::parse::Flow;
 use crate::quiescence::Quiescence;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -175,7 +175,7 @@ pub(super) enum Refused {
 pub struct ConnectionTable {
     seeds: [u64; 2],
     buckets: Region<Bucket>,
-    entries: Region<Entry>,
+    pub(super) entries: Region<Entry>,
     pub(super) shared: Shared,
     quiescence: Quiescence,
 }
@@ -242,15 +242,10 @@ impl ConnectionTable {
         &self.entries[index.0 as usize]
     }
 
-    /// The flow's hash: two folded multiplications of its words, as wyhash ends with. One would not do: ports are in the top
-    /// of a word, and with some seeds those of one client would meet in a few buckets.
+    /// The flow's hash.
     #[inline]
-    pub fn hash(&self, flow: Flow) -> Hash {
-        let [a, b] = flow.words();
-        let [x, y] = self.seeds;
-        let product = multiply(a ^ x, b ^ y);
-        let product = multiply(product.0 ^ x, product.1 ^ y);
-        let digest = product.0 ^ product.1;
+    pub fn hash(&self, flow: impl Key) -> Hash {
+        let digest = flow.digest(self.seeds);
         // As far into the buckets as the lower half is into its range: any number of buckets will do (Lemire, "Fast random
         // integer generation in an interval", 2019).
         let home = (digest & u64::from(u32::MAX)) * self.buckets.len() as u64 >> 32;
@@ -285,10 +280,21 @@ impl ConnectionTable {
         Candidate(slot)
     }
 
+    /// Asks the processor to load the addresses of the candidate's connection, where they are not in its entry, which should have
+    /// been prefetched.
+    #[inline]
+    pub fn prefetch_extension(&self, candidate: Candidate) {
+        if candidate.0.is_live()
+            && let Some(Index(index)) = self.entry(candidate.0.index()).extension()
+        {
+            prefetch(self.entries.as_ptr().wrapping_add(index as usize));
+        }
+    }
+
     /// The candidate, where it is what a packet of `flow` belongs to, which is so nearly always. `None` says only that it
     /// has to be [looked for](ConnectionTable::find).
     #[inline]
-    pub fn confirm(&self, candidate: Candidate, flow: Flow) -> Option<(Found, &Entry)> {
+    pub fn confirm(&self, candidate: Candidate, flow: impl Key) -> Option<(Found, &Entry)> {
         let slot = candidate.0;
         if !slot.is_live() {
             return None;
@@ -296,13 +302,13 @@ impl ConnectionTable {
         // What was live when it became the candidate leads to an entry that nobody uses anew before our next quiescent
         // state.
         let (found, entry) = (slot.found(), self.entries.get(slot.index().0 as usize)?);
-        (entry.flow_of(found.direction) == flow && entry.life().is_alive()).then_some((found, entry))
+        (flow.matches(self, entry, found.direction) && entry.life().is_alive()).then_some((found, entry))
     }
 
     /// The live connection that a packet of `flow` belongs to. The caller may use the entry until its worker passes
     /// its next quiescent state.
     #[inline]
-    pub fn find(&self, hash: Hash, flow: Flow) -> Option<Found> {
+    pub fn find(&self, hash: Hash, flow: impl Key) -> Option<Found> {
         let home = self.bucket(hash, 0);
         self.find_in(home, hash, flow).or_else(|| {
             // Acquire: pairs with the Release in `insert`, which counts before it publishes.
@@ -314,7 +320,7 @@ impl ConnectionTable {
     }
 
     #[inline]
-    fn find_in(&self, bucket: &Bucket, hash: Hash, flow: Flow) -> Option<Found> {
+    fn find_in(&self, bucket: &Bucket, hash: Hash, flow: impl Key) -> Option<Found> {
         let mut candidates = bucket.candidates(hash);
         while candidates != 0 {
             let slot = bucket.slot(candidates);
@@ -329,13 +335,13 @@ impl ConnectionTable {
 
     /// True where the slot's entry is alive and of this flow.
     #[inline]
-    fn is_flow(&self, slot: Slot, flow: Flow) -> bool {
+    fn is_flow(&self, slot: Slot, flow: impl Key) -> bool {
         let entry = self.entry(slot.index());
-        entry.flow_of(slot.direction()) == flow && entry.life().is_alive()
+        flow.matches(self, entry, slot.direction()) && entry.life().is_alive()
     }
 
     /// Makes the entry at `index` found by `flow`, unless another is.
-    pub(super) fn insert(&self, flow: Flow, direction: Direction, index: Index) -> Result<(), Refused> {
+    pub(super) fn insert(&self, flow: impl Key, direction: Direction, index: Index) -> Result<(), Refused> {
         let hash = self.hash(flow);
         for _ in 0..ATTEMPTS {
             let pending = Slot::new(hash, direction, index, Slot::PENDING);
@@ -381,7 +387,7 @@ impl ConnectionTable {
     }
 
     /// Takes out every pending slot of the same flow but `ours`. A live one is given back: it has won.
-    fn oust_rivals(&self, hash: Hash, flow: Flow, ours: Slot) -> Option<Found> {
+    fn oust_rivals(&self, hash: Hash, flow: impl Key, ours: Slot) -> Option<Found> {
         // A rival counts itself as overflow before it publishes away from home.
         let reach = if self.bucket(hash, 0).overflow.load(Ordering::Acquire) == 0 { 0 } else { REACH };
         for distance in 0..=reach {
@@ -409,7 +415,7 @@ impl ConnectionTable {
 
     /// Makes the entry at `index` found by `flow`, also where another was: the newer connection gets the packets, as
     /// in the kernel, which puts a new connection at the head of its chain. False where there is no room.
-    pub(super) fn replace(&self, flow: Flow, direction: Direction, index: Index) -> bool {
+    pub(super) fn replace(&self, flow: impl Key, direction: Direction, index: Index) -> bool {
         let hash = self.hash(flow);
         let live = Slot::new(hash, direction, index, Slot::LIVE);
         for distance in 0..=REACH {
@@ -431,7 +437,7 @@ impl ConnectionTable {
     }
 
     /// Takes the entry at `index` out of the bucket where `flow` led to it.
-    pub(super) fn remove(&self, flow: Flow, direction: Direction, index: Index) {
+    pub(super) fn remove(&self, flow: impl Key, direction: Direction, index: Index) {
         let hash = self.hash(flow);
         let live = Slot::new(hash, direction, index, Slot::LIVE);
         for distance in 0..=REACH {
@@ -462,13 +468,6 @@ impl ConnectionTable {
 #[cfg(test)]
 pub(super) const fn bytes(buckets: usize, capacity: usize) -> usize {
     size_of::<ConnectionTable>() + buckets * size_of::<Bucket>() + capacity * size_of::<Entry>()
-}
-
-/// The low and the high half of a product.
-#[inline]
-fn multiply(a: u64, b: u64) -> (u64, u64) {
-    let product = u128::from(a) * u128::from(b);
-    (product as u64, (product >> 64) as u64)
 }
 
 #[cfg(not(loom))]

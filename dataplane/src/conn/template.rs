@@ -7,7 +7,7 @@
 use super::connections::{Connections, Ended, OpenError};
 use super::entry::{Entry, Index, Kind, Life, NewConnection};
 use super::state::Timeouts;
-use crate::parse::Flow;
+use crate::parse::AnyFlow;
 use crate::sync::Ordering;
 use crate::time::{TICKS_PER_SECOND, Tick};
 
@@ -87,8 +87,8 @@ impl Entry {
 
 impl Connections {
     /// The template of this key. To be used only under [`Connections::adopt`].
-    pub fn find_template(&self, key: Flow) -> Option<Index> {
-        self.find(self.table.hash(key), key).map(|found| found.index)
+    pub fn find_template(&self, key: AnyFlow) -> Option<Index> {
+        self.table.find(self.table.hash(key), key).map(|found| found.index)
     }
 
     /// Takes the template for a new connection: it stays for its whole time from now on, and at least until the connection
@@ -115,7 +115,7 @@ impl Connections {
         }
     }
 
-    /// Opens a template (its flow is a [key](Flow::template)) that stays for so many ticks after its last new connection, of a
+    /// Opens a template (its flow is a [key](crate::parse::Flow::template)) that stays for so many ticks after its last new connection, of a
     /// service that schedules each packet by itself or of another, and [adopts](Connections::adopt) it.
     #[inline(never)]
     pub fn open_template(
@@ -162,6 +162,6 @@ impl Connections {
         let entry = self.table.entry(template);
         entry.mark(Life::invalid);
         // Also where another worker was first: it may not have come to this yet, and the key has to be free.
-        self.table.remove(entry.flow(), super::Direction::ToServer, template);
+        self.table.remove(self.table.flow(entry), super::Direction::ToServer, template);
     }
 }

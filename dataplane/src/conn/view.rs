@@ -1,9 +1,11 @@
 //! Connections as lists show them. Reads entries while workers use them, and disturbs nobody.
 
+use std::net::IpAddr;
+
 use super::entry::{Index, Method};
 use super::state::{State, Timeouts};
 use super::table::ConnectionTable;
-use crate::parse::Flow;
+use crate::parse::AnyFlow;
 use crate::sync::{Ordering, fence};
 use crate::time::Tick;
 
@@ -11,9 +13,9 @@ use crate::time::Tick;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
     /// The client's flow, to the virtual address.
-    pub flow: Flow,
-    /// The real server: address as a number, port.
-    pub server: (u32, u16),
+    pub flow: AnyFlow,
+    /// The real server: address, port.
+    pub server: (IpAddr, u16),
     /// How packets reach it.
     pub method: Method,
     /// Whose counters it counts for.
@@ -48,9 +50,9 @@ impl ConnectionTable {
             return None;
         }
         let left = entry.last_seen().after(entry.time_to_live(life, timeouts)).since(now);
-        let (mut flow, mut server) = (entry.flow(), entry.server());
+        let (mut flow, mut server) = (self.flow(entry), self.server(entry));
         if life.is_invalid() {
-            flow = Flow::template(flow.protocol(), flow.source().0, (flow.destination().0, u16::MAX));
+            flow = flow.to_port(u16::MAX);
             server.1 = u16::MAX;
         }
         let view = View {

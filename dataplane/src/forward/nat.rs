@@ -2,9 +2,10 @@
 //! the virtual ones. The server's route to the client leads through us.
 
 use crate::counters::Drop;
+use crate::packet::checksum::Difference;
 use crate::packet::ipv4::{self, Side};
-use crate::packet::{protocol, sctp, tcp, udp};
-use crate::parse::{Flow, Packet};
+use crate::packet::{ipv6, protocol, sctp, tcp, udp};
+use crate::parse::{Flow, Packet, Packet6};
 
 #[inline]
 pub(super) fn to_server(ip: &mut [u8], packet: &Packet, server: (u32, u16)) -> Result<u32, Drop> {
@@ -20,13 +21,56 @@ pub(super) fn to_client(ip: &mut [u8], packet: &Packet, client: Flow) -> Result<
 }
 
 #[inline]
+pub(super) fn to_server_ipv6(ip: &mut [u8], packet: &Packet6, server: (u128, u16)) -> Result<u128, Drop> {
+    rewrite_ipv6(ip, packet, Side::Destination, server)?;
+    Ok(server.0)
+}
+
+/// `virtual_side` is what the client knows the server as.
+#[inline]
+pub(super) fn to_client_ipv6(
+    ip: &mut [u8],
+    packet: &Packet6,
+    virtual_side: (u128, u16),
+    client: u128,
+) -> Result<u128, Drop> {
+    rewrite_ipv6(ip, packet, Side::Source, virtual_side)?;
+    Ok(client)
+}
+
+#[inline]
 fn rewrite(ip: &mut [u8], packet: &Packet, side: Side, (address, port): (u32, u16)) -> Result<(), Drop> {
     let change = ipv4::readdress(ip, side, address).ok_or(Drop::TtlExpired)?;
-    let transport = ip.get_mut(usize::from(packet.ip_header)..).ok_or(Drop::Truncated)?;
-    match packet.flow.protocol() {
+    let end = usize::from(packet.length);
+    set_port(ip, packet.flow.protocol(), (packet.ip_header.into(), end), side, (port, change))
+}
+
+#[inline]
+fn rewrite_ipv6(
+    ip: &mut [u8],
+    packet: &Packet6,
+    side: Side,
+    (address, port): (u128, u16),
+) -> Result<(), Drop> {
+    let change = ipv6::readdress(ip, side, address).ok_or(Drop::TtlExpired)?;
+    let end = packet.length as usize;
+    set_port(ip, packet.flow.protocol(), (packet.transport.into(), end), side, (port, change))
+}
+
+/// Writes the port into the transport header, which begins at `start`, and corrects the checksum. The packet ends at `end`.
+#[inline]
+fn set_port(
+    ip: &mut [u8],
+    protocol: u8,
+    (start, end): (usize, usize),
+    side: Side,
+    (port, change): (u16, Difference),
+) -> Result<(), Drop> {
+    let transport = ip.get_mut(start..).ok_or(Drop::Truncated)?;
+    match protocol {
         protocol::TCP => tcp::set_port(transport, side, port, change),
         protocol::UDP => udp::set_port(transport, side, port, change),
-        _ => return rewrite_sctp(transport, packet, side, port),
+        _ => return rewrite_sctp(transport, end.saturating_sub(start), side, port),
     }
     Ok(())
 }
@@ -34,8 +78,7 @@ fn rewrite(ip: &mut [u8], packet: &Packet, side: Side, (address, port): (u32, u1
 /// The rest of it for SCTP, whose checksum goes over all of the packet, and nothing of its padding.
 #[cold]
 #[inline(never)]
-fn rewrite_sctp(transport: &mut [u8], packet: &Packet, side: Side, port: u16) -> Result<(), Drop> {
-    let length = usize::from(packet.length).saturating_sub(packet.ip_header.into());
+fn rewrite_sctp(transport: &mut [u8], length: usize, side: Side, port: u16) -> Result<(), Drop> {
     sctp::set_port(transport.get_mut(..length).ok_or(Drop::Scattered)?, side, port);
     Ok(())
 }

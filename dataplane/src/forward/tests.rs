@@ -1,5 +1,7 @@
 //! Packet in, packet out: one row a case. The frames were made with scapy, checksums included.
 
+mod ipv6;
+
 use std::sync::Arc;
 
 use super::*;
@@ -84,7 +86,8 @@ fn forwarded(frame: &mut MemoryFrame, method: Method, direction: Direction) -> R
     let table = Arc::new(ConnectionTable::new(8, 8, 1).unwrap());
     let mut connections = Connections::new(table, 0, Tick(0));
     let flow = Flow::new(packet.flow.protocol(), CLIENT, VIRTUAL);
-    let new = NewConnection { flow, server: SERVER, method, destination: 0, state: State::Established };
+    let (flow, server) = (flow.into(), (std::net::Ipv4Addr::from(SERVER.0).into(), SERVER.1));
+    let new = NewConnection { flow, server, method, destination: 0, state: State::Established };
     let index = connections.open(&new, &Timeouts::default(), Tick(0)).unwrap();
     forward(frame.data_mut(), &packet, connections.entry(index), direction)
 }

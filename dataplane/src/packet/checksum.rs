@@ -25,6 +25,25 @@ pub fn fold(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
+/// The sum of the pseudo-header that TCP and UDP checksums cover over IPv4 (RFC 9293 §3.1), not yet folded. Addresses as
+/// numbers; `length` is that of the segment, header included.
+#[inline]
+pub fn pseudo_ipv4(source: u32, destination: u32, protocol: u8, length: u16) -> u32 {
+    let halves = |address: u32| (address >> 16) + (address & 0xffff);
+    halves(source) + halves(destination) + u32::from(protocol) + u32::from(length)
+}
+
+/// The same over IPv6 (RFC 8200 §8.1), where ICMPv6 checksums cover it, too. `protocol` is the upper one, whatever extension headers
+/// come before it.
+#[inline]
+pub fn pseudo_ipv6(source: u128, destination: u128, protocol: u8, length: u32) -> u32 {
+    sum(&source.to_be_bytes())
+        + sum(&destination.to_be_bytes())
+        + u32::from(protocol)
+        + (length >> 16)
+        + (length & 0xffff)
+}
+
 /// Folds a sum of 32-bit words: their halves carry into each other as 16-bit words do.
 #[inline]
 fn fold_words(sum: u64) -> u16 {
@@ -80,6 +99,35 @@ impl Difference {
         Self(self.0 + u64::from(!old) + u64::from(new))
     }
 
+    /// Adds the replacement of the 128-bit `old` by `new`.
+    #[inline]
+    #[must_use]
+    pub fn replace_u128(self, old: u128, new: u128) -> Self {
+        let word = |number: u128, n: u32| (number >> (32 * n)) as u32;
+        (0..4).fold(self, |change, n| change.replace_u32(word(old, n), word(new, n)))
+    }
+
+    /// Both changes.
+    #[inline]
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// Adds words that were not there before, as their [`sum`].
+    #[inline]
+    #[must_use]
+    pub fn insert(self, sum: u32) -> Self {
+        Self(self.0 + u64::from(sum))
+    }
+
+    /// Takes away words that are there no more, as their [`sum`].
+    #[inline]
+    #[must_use]
+    pub fn remove(self, sum: u32) -> Self {
+        Self(self.0 + u64::from(!sum))
+    }
+
     /// Adds one taken off the high byte of a word, as the time to live is.
     #[inline]
     #[must_use]
@@ -124,7 +172,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn pseudo_headers() {
+        let bytes = [203, 0, 113, 9, 198, 51, 100, 8, 0, 17, 0, 21];
+        assert_eq!(pseudo_ipv4(0xcb00_7109, 0xc633_6408, 17, 21), sum(&bytes));
+        let (source, destination) = (u128::MAX, 0x2001_0db8_u128 << 96 | 0xffff);
+        let length = 0x0001_0002_u32;
+        let bytes =
+            [&source.to_be_bytes()[..], &destination.to_be_bytes(), &length.to_be_bytes(), &[0, 0, 0, 58]];
+        assert_eq!(pseudo_ipv6(source, destination, 58, length), sum(&bytes.concat()));
+    }
+
     proptest! {
+        #[test]
+        fn longer_addresses_change_and_words_come_and_go(
+            words in prop::collection::vec(any::<u16>(), 1..20),
+            gone in prop::collection::vec(any::<u16>(), 0..8),
+            come in prop::collection::vec(any::<u16>(), 0..8),
+            old: u128, new: u128,
+        ) {
+            let bytes = |words: &[u16]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<_>>();
+            let (words, gone, come) = (bytes(&words), bytes(&gone), bytes(&come));
+            // A one keeps the sums from being those of zeros only, for which both zeros would do.
+            let before = [&[0, 1], &words[..], &gone, &old.to_be_bytes()].concat();
+            let after = [&[0, 1], &words[..], &come, &new.to_be_bytes()].concat();
+            let change = Difference::default().replace_u128(old, new).remove(sum(&gone)).insert(sum(&come));
+            prop_assert_eq!(change.apply(verify(&before)), verify(&after));
+        }
+
         #[test]
         fn the_update_equals_a_recomputation(mut bytes in prop::collection::vec(any::<u8>(), 20..64), new: u32, port: u16) {
             bytes[0] |= 0x45; // a header is never all zeros, for which both zeros would do

@@ -10,6 +10,8 @@ pub const HEADER: usize = 14;
 pub mod ethertype {
     /// RFC 894.
     pub const IPV4: u16 = 0x0800;
+    /// RFC 2464.
+    pub const IPV6: u16 = 0x86dd;
 }
 
 /// A frame with a whole header.

@@ -4,10 +4,16 @@
 pub mod checksum;
 pub mod ethernet;
 pub mod icmp;
+pub mod icmpv6;
 pub mod ipv4;
+pub mod ipv6;
+pub mod quote;
 pub mod sctp;
 pub mod tcp;
 pub mod udp;
+
+#[cfg(test)]
+pub(crate) mod vectors;
 
 /// IP protocol numbers (IANA).
 pub mod protocol {
@@ -19,6 +25,8 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// RFC 768.
     pub const UDP: u8 = 17;
+    /// RFC 4443.
+    pub const ICMPV6: u8 = 58;
     /// RFC 9260.
     pub const SCTP: u8 = 132;
 }
@@ -33,4 +41,11 @@ pub(crate) fn read_u16(bytes: &[u8], at: usize) -> u16 {
 #[inline]
 pub(crate) fn read_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The big-endian 128-bit field at `at`.
+#[inline]
+pub(crate) fn read_u128(bytes: &[u8], at: usize) -> u128 {
+    let [high, upper, lower, low] = [0, 4, 8, 12].map(|n| u128::from(read_u32(bytes, at + n)));
+    high << 96 | upper << 64 | lower << 32 | low
 }

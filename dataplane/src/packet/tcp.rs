@@ -7,6 +7,9 @@ use super::{read_u16, read_u32};
 /// The length of a header without options.
 pub const MIN_HEADER: usize = 20;
 
+/// Where the checksum lies in the header.
+pub const CHECKSUM: usize = 16;
+
 /// The control bits, as the header's byte 13 has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Flags(pub u8);

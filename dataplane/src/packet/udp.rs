@@ -7,6 +7,15 @@ use super::{read_u16, read_u32};
 /// The length of the header.
 pub const HEADER: usize = 8;
 
+/// Where the checksum lies in the header.
+pub const CHECKSUM: usize = 6;
+
+/// A computed checksum as the header has it: 0 would mean that there is none, and is written as all ones (RFC 768).
+#[inline]
+pub const fn written(check: u16) -> u16 {
+    if check == 0 { 0xffff } else { check }
+}
+
 /// A datagram's header.
 #[derive(Clone, Copy)]
 pub struct Udp<'a>(&'a [u8; HEADER]);
@@ -36,10 +45,7 @@ pub fn set_port(datagram: &mut [u8], side: Side, port: u16, address_change: Diff
     header[at..at + 2].copy_from_slice(&port.to_be_bytes());
     let check = read_u16(header, 6);
     if check != 0 {
-        let check = match address_change.replace_u16(old, port).apply(check) {
-            0 => 0xffff,
-            check => check,
-        };
+        let check = written(address_change.replace_u16(old, port).apply(check));
         header[6..8].copy_from_slice(&check.to_be_bytes());
     }
 }

@@ -11,7 +11,7 @@
 //! than its bound by choosing what is hashed.
 
 use std::hash::Hasher;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
 
@@ -52,7 +52,7 @@ fn key(service: &Service, arrival: Arrival<'_>) -> u64 {
         return hasher.finish();
     }
     let (address, port) = arrival.flow.source();
-    hash_socket(Ipv4Addr::from(address).into(), if flags.contains(Flags::SECOND) { port } else { 0 })
+    hash_socket(address, if flags.contains(Flags::SECOND) { port } else { 0 })
 }
 
 /// The start of a QUIC packet's destination connection id, as all versions of QUIC have it (RFC 8999, 5). `None` where
@@ -97,7 +97,7 @@ impl Rank {
 fn ranks(destinations: &[Destination]) -> Vec<Rank> {
     let mut ranks: Vec<Rank> = Vec::new();
     for (place, d) in (0..).zip(destinations).filter(|(_, d)| d.weight > 0) {
-        let member = (hash_socket(Ipv4Addr::from(d.address).into(), d.port), place);
+        let member = (hash_socket(d.address, d.port), place);
         match ranks.iter_mut().find(|rank| rank.weight == d.weight) {
             Some(rank) => rank.members.push(member),
             None => ranks.push(Rank { weight: d.weight, members: vec![member] }),
@@ -144,6 +144,8 @@ impl Scheduler for ConsistentHashing {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::conn::{Method, State};
     use crate::parse::Flow;
@@ -153,7 +155,7 @@ mod tests {
     const CLIENTS: u32 = 4000;
 
     fn destination(n: u32, weight: u32) -> Destination {
-        let (address, method) = (0xc000_0264 + n, Method::Nat);
+        let (address, method) = (Ipv4Addr::from(0xc000_0264 + n).into(), Method::Nat);
         Destination { id: n, sequence: n, address, port: 443, weight, last_weight: weight, method }
     }
 
@@ -162,7 +164,7 @@ mod tests {
     }
 
     fn choose(service: &Service, loads: &Destinations, client: (u32, u16), datagram: &[u8]) -> u32 {
-        let flow = Flow::new(17, client, (1, 443));
+        let flow = Flow::new(17, client, (1, 443)).into();
         let arrival = Arrival { flow, now: Tick(0), datagram, settings: Settings::default() };
         service.scheduler().schedule(service, loads, arrival).unwrap().id
     }

@@ -3,8 +3,6 @@
 //! Destinations have a slot each in turn, whatever their weights. Where the one in the slot is no candidate, there is
 //! nobody.
 
-use std::net::Ipv4Addr;
-
 use super::hash::{fold, look_up, multiplicative};
 use super::{Arrival, Scheduler, Slots, TableSizes};
 use crate::destination::Destinations;
@@ -29,7 +27,7 @@ impl Scheduler for DestinationHashing {
         loads: &Destinations,
         arrival: Arrival<'_>,
     ) -> Option<&'s Destination> {
-        let address = fold(Ipv4Addr::from(arrival.flow.destination().0).into());
+        let address = fold(arrival.flow.destination().0);
         look_up(service, loads, false, |_| multiplicative(address, self.slot_bits))
     }
 

@@ -1,6 +1,6 @@
 //! What the hashing schedulers share: how they fold an address, and how they fall back.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use crate::destination::Destinations;
 use crate::service::{Destination, Service};
@@ -24,7 +24,7 @@ pub(super) fn fold(address: IpAddr) -> u32 {
 pub(super) fn source(service: &Service, arrival: &Arrival<'_>) -> u32 {
     let (address, port) = arrival.flow.source();
     let port = if service.flags().contains(Flags::SECOND) { port } else { 0 };
-    fold(Ipv4Addr::from(address).into()).wrapping_add(port.into())
+    fold(address).wrapping_add(port.into())
 }
 
 /// The highest `bits` bits of `value` times 2^32 over the golden ratio (Linux, hash_32).

@@ -4,8 +4,6 @@
 //! The server is that with the least overhead for its weight when the address is new, or when the server before has more
 //! active connections than its weight while another has less than half of that.
 
-use std::net::Ipv4Addr;
-
 use super::locality::{Locality, is_crowded};
 use super::{Arrival, Scheduler, Settings, Slots, least_loaded};
 use crate::destination::Destinations;
@@ -22,7 +20,7 @@ impl Scheduler for LocalityLeastConnections {
         loads: &Destinations,
         arrival: Arrival<'_>,
     ) -> Option<&'s Destination> {
-        let (address, now) = (Ipv4Addr::from(arrival.flow.destination().0).into(), arrival.now);
+        let (address, now) = (arrival.flow.destination().0, arrival.now);
         let remembered = self.0.find(address, now).and_then(|set| set.servers.first().copied());
         let server = remembered.and_then(|number| service.numbered(number));
         // Thresholds do not move an address, as in the kernel.

@@ -4,8 +4,6 @@
 //! The set grows by the server that wlc would choose when its own is gone or crowded, and loses its busiest when it has
 //! been as it is for longer than `lblcr_expiration`.
 
-use std::net::Ipv4Addr;
-
 use super::locality::{Locality, Set, is_crowded};
 use super::{Arrival, Scheduler, Settings, Slots, is_candidate, least_for_weight, least_loaded, overhead};
 use crate::destination::Destinations;
@@ -41,7 +39,7 @@ impl Scheduler for ReplicatedLeastConnections {
         loads: &Destinations,
         arrival: Arrival<'_>,
     ) -> Option<&'s Destination> {
-        let (address, now) = (Ipv4Addr::from(arrival.flow.destination().0).into(), arrival.now);
+        let (address, now) = (arrival.flow.destination().0, arrival.now);
         if let Some(set) = self.0.find(address, now) {
             let candidates = present(&set, service).map(|(_, d)| d).filter(|d| is_candidate(d, loads));
             let least = least_for_weight(candidates.map(|d| (overhead(loads.load(d.id)), d)));

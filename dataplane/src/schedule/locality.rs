@@ -145,7 +145,7 @@ impl<const N: usize> Entry<N> {
 /// What only control touches.
 #[derive(Default)]
 struct Control {
-    numbers: HashMap<(u32, u16), u32>,
+    numbers: HashMap<(IpAddr, u16), u32>,
     last_sweep: Option<Tick>,
     sweeps: u32,
     /// The bucket at which the last sweep stopped.

@@ -5,7 +5,6 @@
 //! (flag 1) asks other slots where the first has no candidate; `mh-port` (flag 2) hashes the source port, too.
 
 use std::hash::Hasher;
-use std::net::Ipv4Addr;
 
 use siphasher::sip::SipHasher13;
 
@@ -43,7 +42,7 @@ impl MaglevHashing {
         let taking = (0..).zip(destinations).filter(|(_, d)| d.last_weight > 0);
         taking
             .map(|(place, d)| {
-                let value = fold(Ipv4Addr::from(d.address).into()).wrapping_add(d.port.into());
+                let value = fold(d.address).wrapping_add(d.port.into());
                 Taker {
                     place,
                     slot: hash(value, OFFSET_KEY) % self.slots,

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use crate::destination::{Destinations, Load};
 use crate::packet::{ethernet, protocol, udp};
-use crate::parse::{Flow, Packet};
+use crate::parse::{AnyFlow, AnyPacket};
 use crate::service::{Destination, Service};
 use crate::time::Tick;
 
@@ -104,7 +104,7 @@ impl Sum for Summary {
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival<'p> {
     /// Who talks to whom.
-    pub flow: Flow,
+    pub flow: AnyFlow,
     /// The time.
     pub now: Tick,
     /// A UDP datagram's data as far as the frame's first segment holds it; empty for other protocols.
@@ -116,11 +116,11 @@ pub struct Arrival<'p> {
 impl<'p> Arrival<'p> {
     /// Of the packet that `frame`, from its Ethernet header on, was parsed as.
     #[inline]
-    pub fn new(packet: &Packet, frame: &'p [u8], now: Tick, settings: Settings) -> Self {
+    pub fn new(packet: &AnyPacket, frame: &'p [u8], now: Tick, settings: Settings) -> Self {
         let flow = packet.flow;
         let datagram = if flow.protocol() == protocol::UDP {
-            let end = frame.len().min(ethernet::HEADER + usize::from(packet.length));
-            let start = ethernet::HEADER + usize::from(packet.ip_header) + udp::HEADER;
+            let end = frame.len().min(ethernet::HEADER + packet.length);
+            let start = ethernet::HEADER + packet.transport + udp::HEADER;
             frame.get(start..end).unwrap_or_default()
         } else {
             &[]

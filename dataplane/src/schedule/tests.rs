@@ -2,8 +2,11 @@
 
 mod properties;
 
+use std::net::Ipv4Addr;
+
 use super::*;
 use crate::conn::{Method, State};
+use crate::parse::Flow;
 
 const CLIENT: u32 = 0xcb00_710a;
 const VIP: u32 = 0xc633_6401;
@@ -34,7 +37,7 @@ impl Bench {
     }
 
     fn add(&mut self, id: u32, sequence: u32, port: u16, weight: u32) {
-        let address = 0xc000_0264 + id;
+        let address = Ipv4Addr::from(0xc000_0264 + id).into();
         let last_weight = weight;
         let method = Method::Nat;
         self.change(|d| d.push(Destination { id, sequence, address, port, weight, last_weight, method }));
@@ -63,7 +66,8 @@ impl Bench {
     }
 
     /// The server that the next connection gets, as the recordings write it; it is in `state` from then on.
-    fn connect_as(&self, service: &Service, flow: Flow, now: Tick, state: State) -> String {
+    fn connect_as(&self, service: &Service, flow: impl Into<AnyFlow>, now: Tick, state: State) -> String {
+        let flow = flow.into();
         let arrival = Arrival { flow, now, datagram: &[], settings: Settings::default() };
         match self.scheduler.schedule(service, &self.loads, arrival) {
             Some(destination) => {
@@ -280,7 +284,7 @@ fn an_address_finds_its_server_again_when_that_is_back() {
         let others = Flow::new(6, (CLIENT, 20_000), (VIP + 1, 80));
         assert_eq!(bench.connect_as(&bench.service(), others, Tick(0), State::Established), "r2", "{name}");
         bench.change(|d| {
-            let (address, method) = (0xc000_0267, Method::Nat);
+            let (address, method) = (Ipv4Addr::from(0xc000_0267).into(), Method::Nat);
             d.push(Destination { id: 9, sequence: 9, address, port: 80, weight: 1, last_weight: 1, method });
         });
         for server in [1, 2] {
@@ -324,6 +328,7 @@ fn a_set_of_servers_loses_its_busiest_in_time() {
 fn two_random_picks_are_fair_and_the_less_loaded_wins() {
     let share = |bench: &Bench, server: &str| {
         let (service, flow) = (bench.service(), Flow::new(6, (CLIENT, 20_000), (VIP, 80)));
+        let flow = flow.into();
         let arrival = Arrival { flow, now: Tick(0), datagram: &[], settings: Settings::default() };
         let chosen =
             (0..70_000).map(|_| bench.scheduler.schedule(&service, &bench.loads, arrival).unwrap().id);

@@ -1,5 +1,7 @@
 //! A queue pair of a DPDK port as a wire.
 
+use std::ops::Range;
+
 use dpdk_sys::{Mbuf, RxQueue, TxQueue};
 
 use super::{Burst, Frame, Wire};
@@ -22,7 +24,9 @@ impl Frame for Mbuf {
 
     #[inline]
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
-        Mbuf::prepend(self, n)
+        // What it gives is the new bytes alone.
+        Mbuf::prepend(self, n)?;
+        Some(Mbuf::data_mut(self))
     }
 
     #[inline]
@@ -33,6 +37,20 @@ impl Frame for Mbuf {
     fn truncate(&mut self, length: usize) -> bool {
         let beyond = Mbuf::len(self).saturating_sub(length);
         beyond == 0 || self.trim(beyond)
+    }
+
+    fn copy(&self, bytes: Range<usize>) -> Option<Self> {
+        let mut copy = self.sibling()?;
+        let mut start = 0;
+        for segment in self.segments() {
+            let end = start + segment.len();
+            let part = bytes.start.max(start)..bytes.end.min(end);
+            if !part.is_empty() && !copy.extend_from_slice(&segment[part.start - start..part.end - start]) {
+                return None;
+            }
+            start = end;
+        }
+        (Mbuf::len(&copy) == bytes.len()).then_some(copy)
     }
 
     #[inline]

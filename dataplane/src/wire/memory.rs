@@ -1,6 +1,7 @@
 //! A wire in memory: what is put into it is received, what is sent can be looked at. For tests and replays.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::{Burst, Frame, Wire};
 
@@ -58,6 +59,10 @@ impl Frame for MemoryFrame {
     fn truncate(&mut self, length: usize) -> bool {
         self.buffer.truncate(self.start + length);
         true
+    }
+
+    fn copy(&self, bytes: Range<usize>) -> Option<Self> {
+        self.data().get(bytes).map(Self::new)
     }
 }
 

@@ -4,6 +4,8 @@
 mod dpdk;
 pub mod memory;
 
+use std::ops::Range;
+
 use arrayvec::ArrayVec;
 
 #[cfg(feature = "dpdk")]
@@ -44,6 +46,16 @@ pub trait Frame: Send {
     /// Takes off the end what is beyond `length` bytes. False, and nothing done, where that is more than the last of the
     /// frame's pieces. A frame that is not longer stays as it is.
     fn truncate(&mut self, length: usize) -> bool;
+
+    /// A frame of its own that holds a copy of these bytes of this one, in a buffer from where this one's came from, with room
+    /// in front. `None` where there is no buffer, or it would be too small, or this kind of frame has none to take.
+    fn copy(&self, bytes: Range<usize>) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        let _ = bytes;
+        None
+    }
 
     /// Asks the processor to load the frame's first bytes.
     fn prefetch(&self) {}

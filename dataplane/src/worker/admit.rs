@@ -3,17 +3,19 @@
 //!
 //! Runs on the packet's way, for the packets that open connections: takes no lock and allocates nothing.
 
+use std::net::IpAddr;
+
 use super::{Balancer, persist};
 use crate::conn::entry::Entry;
+use crate::conn::key::Key;
 use crate::conn::state::Seen;
 use crate::conn::table::Found;
 use crate::conn::{ConnectionTable, Direction, Index, NewConnection, OpenError, State, state};
 use crate::counters::{Drop, Verdict};
 use crate::network::PortId;
-use crate::packet::ipv4::is_martian_source;
-use crate::packet::protocol;
 use crate::packet::tcp::Flags;
-use crate::parse::Packet;
+use crate::packet::{ipv4, ipv6, protocol};
+use crate::parse::{AnyPacket, Packet};
 use crate::schedule::Arrival;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
@@ -25,11 +27,12 @@ impl<W: Wire> Balancer<W> {
     pub(super) fn search(
         &mut self,
         table: &ConnectionTable,
-        packet: &Packet,
+        flow: impl Key,
+        packet: &AnyPacket,
         received: (&[u8], PortId),
         now: Tick,
     ) -> Result<Found, Verdict> {
-        if let Some(found) = table.find(table.hash(packet.flow), packet.flow) {
+        if let Some(found) = table.find(table.hash(flow), flow) {
             let opens = packet.flags.any(Flags::SYN) && found.direction == Direction::ToServer;
             if !opens || !self.is_over(table.entry(found.index)) {
                 return Ok(found);
@@ -60,7 +63,7 @@ impl<W: Wire> Balancer<W> {
     #[inline]
     fn admit(
         &mut self,
-        packet: &Packet,
+        packet: &AnyPacket,
         (frame, port): (&[u8], PortId),
         now: Tick,
     ) -> Result<Found, Verdict> {
@@ -77,7 +80,11 @@ impl<W: Wire> Balancer<W> {
         }
         let found = services.find(flow, port).ok_or(Verdict::ToKernel)?;
         let service = found.service;
-        if is_martian_source(flow.source().0) {
+        let is_martian = match flow.source().0 {
+            IpAddr::V4(address) => ipv4::is_martian_source(address.into()),
+            IpAddr::V6(address) => ipv6::is_martian_source(address.into()),
+        };
+        if is_martian {
             return Err(Verdict::Drop(Drop::MartianSource));
         }
         if is_surplus(&mut self.until_drop, defence.drop_rate) {
@@ -143,20 +150,32 @@ impl<W: Wire> Balancer<W> {
         index: Index,
         now: Tick,
     ) {
-        if !self.snapshot.current().sysctls.expire_nodest_conn {
-            return self.counters.dropped(Drop::DestinationGone);
-        }
-        self.close(index);
-        match self.search(table, packet, (frame.data(), port), now) {
-            // Deleted between the snapshot in which it was chosen and now.
-            Ok(found) if self.tallies.of(table.entry(found.index).destination()).is_gone() => {
-                self.counters.dropped(Drop::DestinationGone);
-            }
+        match self.elsewhere(table, packet.flow, &packet.into(), (frame.data(), port), (index, now)) {
             Ok(found) => {
                 self.forward(table, (frame, port), packet, found, table.entry(found.index), now);
             }
             Err(verdict) => self.finish(verdict, port, frame, packet, now),
         }
+    }
+
+    /// The connection that such a packet opens, whose destination is there.
+    pub(super) fn elsewhere(
+        &mut self,
+        table: &ConnectionTable,
+        flow: impl Key,
+        packet: &AnyPacket,
+        received: (&[u8], PortId),
+        (index, now): (Index, Tick),
+    ) -> Result<Found, Verdict> {
+        const GONE: Verdict = Verdict::Drop(Drop::DestinationGone);
+        if !self.snapshot.current().sysctls.expire_nodest_conn {
+            return Err(GONE);
+        }
+        self.close(index);
+        let found = self.search(table, flow, packet, received, now)?;
+        // Deleted between the snapshot in which it was chosen and now.
+        let is_gone = self.tallies.of(table.entry(found.index).destination()).is_gone();
+        if is_gone { Err(GONE) } else { Ok(found) }
     }
 }
 

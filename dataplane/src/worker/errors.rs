@@ -1,6 +1,8 @@
 //! How often a worker tells clients of errors: as often as Linux does by default (icmp_ratelimit 1000 ms with a burst of
 //! 6 for each address, icmp_msgs_per_sec 1000 with icmp_msgs_burst 50 for all).
 
+use std::net::IpAddr;
+
 use crate::time::{TICKS_PER_SECOND, Tick};
 
 /// Addresses that are remembered; of two that share a place, the later one counts.
@@ -16,7 +18,8 @@ const BURST: u32 = 50;
 
 #[derive(Clone, Copy)]
 struct Peer {
-    address: u32,
+    /// [`number`] of its address.
+    address: u64,
     credit: u32,
     since: Tick,
 }
@@ -42,8 +45,8 @@ impl Errors {
         Self { peers: vec![peer; PEERS].into(), credit: burst, since: now, rate, burst, sent: 0 }
     }
 
-    /// Whether `address`, as a number, may be told of an error now; counts it as told.
-    pub(super) fn take(&mut self, address: u32, now: Tick) -> bool {
+    /// Whether `address` may be told of an error now; counts it as told.
+    pub(super) fn take(&mut self, address: IpAddr, now: Tick) -> bool {
         let elapsed = elapsed(self.since, now);
         self.since = now;
         self.credit = (self.credit + elapsed * self.rate).min(self.burst);
@@ -52,7 +55,8 @@ impl Errors {
         }
         self.credit -= TICKS_PER_SECOND;
         // Fibonacci hashing: neighbouring addresses in places far apart.
-        let place = (address.wrapping_mul(0x9e37_79b9) >> 22) as usize % PEERS;
+        let address = number(address);
+        let place = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % PEERS;
         let Some(peer) = self.peers.get_mut(place) else { return false };
         if peer.address != address {
             *peer = Peer { address, credit: SAVED, since: now };
@@ -73,6 +77,14 @@ impl Errors {
     }
 }
 
+/// The address as one number. Of an IPv6 client all of the network counts, which has as many addresses as it likes.
+fn number(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
+    }
+}
+
 /// Ticks from `since` to `now`, as far as they matter.
 fn elapsed(since: Tick, now: Tick) -> u32 {
     now.since(since).clamp(0, SAVED as i32) as u32
@@ -80,12 +92,15 @@ fn elapsed(since: Tick, now: Tick) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
     fn an_address_is_told_six_times_and_then_once_a_second() {
         let mut errors = Errors::new(1, Tick(0));
-        let told = |errors: &mut Errors, now, n| (0..n).filter(|_| errors.take(7, now)).count();
+        let told =
+            |errors: &mut Errors, now, n| (0..n).filter(|_| errors.take(IpAddr::V4(7.into()), now)).count();
         assert_eq!(told(&mut errors, Tick(0), 20), 6);
         assert_eq!(told(&mut errors, Tick::from_seconds(1), 20), 1);
         assert_eq!(told(&mut errors, Tick::from_seconds(4), 20), 3);
@@ -98,8 +113,9 @@ mod tests {
             let mut errors = Errors::new(workers, Tick(0));
             // Never the same address twice.
             let mut next = 0..;
-            let mut all =
-                |errors: &mut Errors, now| next.by_ref().take(2000).filter(|n| errors.take(*n, now)).count();
+            let mut all = |errors: &mut Errors, now| {
+                next.by_ref().take(2000).filter(|n| errors.take(IpAddr::V4(Ipv4Addr::from(*n)), now)).count()
+            };
             assert_eq!(all(&mut errors, Tick(0)), 50 / workers, "{workers} workers");
             let second: usize = (1..=64).map(|tick| all(&mut errors, Tick(1000 + tick))).sum();
             // What the tick before the second brought is in it, too.

@@ -4,8 +4,7 @@
 use crate::conn::{Connections, Index, NewConnection, OpenError, State};
 use crate::counters::Drop;
 use crate::destination::Destinations;
-use crate::packet::protocol;
-use crate::parse::Flow;
+use crate::parse::AnyFlow;
 use crate::schedule::Arrival;
 use crate::service::{Destination, FTP, Match, Persistence};
 use crate::sysctl::Sysctls;
@@ -69,12 +68,12 @@ pub(super) fn template<'s>(
 
 /// The template's key. A mark's is of no protocol and of the mark in the address's place. Else it is of the service's own port
 /// where that is one port. FTP's is one for all ports, since clients open connections to others, too.
-fn key(found: Match<'_>, persistence: Persistence, flow: Flow) -> Flow {
+fn key(found: Match<'_>, persistence: Persistence, flow: AnyFlow) -> AnyFlow {
     let (address, port) = flow.destination();
-    let client = flow.source().0 & persistence.mask;
+    let client = persistence.network(flow.source().0);
     if let Some(mark) = found.mark {
-        return Flow::template(protocol::IP, client, (mark, 0));
+        return AnyFlow::mark_template(client, mark);
     }
     let port = if port == found.port && port != FTP { port } else { 0 };
-    Flow::template(flow.protocol(), client, (address, port))
+    AnyFlow::template(flow.protocol(), client, (address, port))
 }

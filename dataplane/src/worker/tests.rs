@@ -19,7 +19,9 @@ use crate::wire::Frame;
 use crate::wire::memory::{MemoryFrame, MemoryWire};
 
 mod invariants;
+mod ipv6;
 mod persist;
+mod tunnel;
 
 const VIP: (u32, u16) = (0xc633_6408, 80); // 198.51.100.8
 const SERVERS: [(u32, u16); 2] = [(0xc000_0209, 8080), (0xc000_020a, 8080)]; // 192.0.2.9 and .10
@@ -112,13 +114,13 @@ fn services(method: Method, protocols: &[u8]) -> Services {
             let port = if method == Method::Nat { server.1 } else { VIP.1 };
             let id = first + n as u32;
             let sequence = n as u32 + 1;
-            Destination { id, sequence, address: server.0, port, weight: 1, last_weight: 1, method }
+            Destination { id, sequence, address: ip(server.0), port, weight: 1, last_weight: 1, method }
         };
         SERVERS.iter().enumerate().map(destination).collect::<Vec<_>>()
     };
     Services::new(protocols.iter().enumerate().map(|(n, &protocol)| {
         let service = Service::new(destinations(2 * n as u32), schedule::by_name("rr").unwrap());
-        (ServiceKey { protocol, address: VIP.0, port: VIP.1 }, Arc::new(service))
+        (ServiceKey { protocol, address: ip(VIP.0), port: VIP.1 }, Arc::new(service))
     }))
 }
 
@@ -375,7 +377,7 @@ fn a_service_without_servers_tells_its_clients() {
         let none = Service::new(Vec::new(), schedule::by_name("wlc").unwrap());
         Arc::new(none)
     };
-    let key = |protocol| ServiceKey { protocol, address: VIP.0, port: VIP.1 };
+    let key = |protocol| ServiceKey { protocol, address: ip(VIP.0), port: VIP.1 };
     lab.snapshot.services =
         Arc::new(Services::new([(key(protocol::TCP), empty()), (key(protocol::UDP), empty())]));
     lab.publish();
@@ -762,11 +764,11 @@ fn with_one_packet_scheduling_each_datagram_goes_where_its_turn_is() {
     let destinations = (0..2).map(|n: u32| {
         let (address, port) = SERVERS[n as usize];
         let (weight, last_weight, method) = (1, 1, Method::Nat);
-        Destination { id: n, sequence: n + 1, address, port, weight, last_weight, method }
+        Destination { id: n, sequence: n + 1, address: ip(address), port, weight, last_weight, method }
     });
     let service =
         Service::new(destinations.collect(), schedule::by_name("rr").unwrap()).with_one_packet(true);
-    let key = ServiceKey { protocol: protocol::UDP, address: VIP.0, port: VIP.1 };
+    let key = ServiceKey { protocol: protocol::UDP, address: ip(VIP.0), port: VIP.1 };
     lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(service))]));
     lab.publish();
     let datagram = frame(WAN, Flow::new(protocol::UDP, (CLIENT, 4000), VIP), 0, b"x");

@@ -71,6 +71,7 @@ impl fmt::Display for Way {
         let method = |method| match method {
             Method::DirectRouting => "dr",
             Method::Nat => "nat",
+            Method::Tunnel => "tun",
         };
         let transport = |transport| match transport {
             Transport::Tcp => "tcp",

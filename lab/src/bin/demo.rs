@@ -35,6 +35,8 @@ enum ModeArgument {
     Nat,
     /// Direct routing: director rewrites the frame header only, replies go past it.
     Dr,
+    /// Tunnelling: director puts packets into other ones (IP in IP), replies go past it.
+    Tun,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -64,6 +66,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
     let mode = match arguments.mode {
         ModeArgument::Nat => Mode::Nat,
         ModeArgument::Dr => Mode::Dr,
+        ModeArgument::Tun => Mode::Tun,
     };
     let wire = match arguments.wire {
         WireArgument::AfPacket => Wire::AfPacket,
@@ -107,8 +110,17 @@ fn show(lab: &Lab, director: &Director) -> Result<()> {
     }
     let watch = match lab.mode {
         Mode::Dr => Some(Watch::start(lab).context("capturing")?),
-        Mode::Nat => None,
+        Mode::Nat | Mode::Tun => None,
     };
+    let tunnel = match lab.mode {
+        Mode::Tun => Some(lab.switch.spawn("tcpdump -i r1 -n -v -l -c 2 ip proto 4 or src port 80")?),
+        Mode::Nat | Mode::Dr => None,
+    };
+    if let Some(tcpdump) = &tunnel {
+        wait_until("tcpdump listens", Duration::from_secs(10), || {
+            Ok(tcpdump.log().contains("listening on"))
+        })?;
+    }
 
     step(&format!("Sending {REQUESTS} HTTP requests: curl http://{VIP}/"));
     let mut pages = Vec::new();
@@ -151,6 +163,14 @@ fn show(lab: &Lab, director: &Director) -> Result<()> {
             "    {} replies reached the client, {} of them by way of director",
             steps.replies, steps.replies_by_director
         );
+    }
+
+    if let Some(mut tcpdump) = tunnel {
+        step(
+            "What the wire of r1 carries: the client's SYN inside another packet, and the answer straight to the client",
+        );
+        tcpdump.wait(Duration::from_secs(10))?;
+        print!("{}", tcpdump.log());
     }
 
     let total = director.check_counters()?.total();

@@ -105,10 +105,7 @@ fn share_of_first(scene: &Scene, requests: usize) -> Result<usize> {
 }
 
 fn option(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Nat => "-m",
-        Mode::Dr => "-g",
-    }
+    mode.option()
 }
 
 fn server_at_weight_zero(mode: Mode) -> Result<()> {

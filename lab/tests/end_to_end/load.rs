@@ -48,7 +48,7 @@ fn ten_thousand_requests(scene: &Scene) -> Result<()> {
     let counted = list::connections(&scene.director.lbctl("-Ln --stats --exact")?)?;
     match scene.lab.mode {
         Mode::Nat => assert_eq!(counted, accepted()?, "connections of each server, by director and by nginx"),
-        Mode::Dr => reused_ports_stay(scene, &counted)?,
+        Mode::Dr | Mode::Tun => reused_ports_stay(scene, &counted)?,
     }
     assert_eq!(first.answered()? + second.answered()?, REQUESTS);
     assert!(counted[0].abs_diff(counted[1]) <= 1, "round robin is exact: {counted:?}");

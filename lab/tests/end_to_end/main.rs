@@ -12,6 +12,7 @@ mod load;
 mod network;
 mod silence;
 mod statistics;
+mod tunnels;
 mod two_workers;
 mod udp;
 mod wires;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::parse::AnyFlow;
 use crate::schedule::{NAMES, Scheduler, Summary};
 use crate::service::Persistence;
 
@@ -108,7 +109,7 @@ impl Model {
                 .map(|(id, (weight, _))| Destination {
                     id: first + id,
                     sequence: self.sequence[id],
-                    address: address(*id),
+                    address: ip(address(*id)),
                     port: if method == Method::Nat { 8080 } else { VIP.1 },
                     weight: *weight,
                     last_weight: (*weight).max(1),
@@ -117,12 +118,13 @@ impl Model {
                 .collect();
             let scheduler = &self.schedulers[usize::from(protocol == protocol::UDP)].1;
             scheduler.changed(destinations.iter().map(Summary::from).sum());
-            let persistence =
-                self.persistence.map(|seconds| Persistence { ticks: seconds * TICKS_PER_SECOND, mask: !1 });
+            let persistence = self
+                .persistence
+                .map(|seconds| Persistence { ticks: seconds * TICKS_PER_SECOND, mask: ip(!1) });
             let service = Service::new(destinations, scheduler.clone())
                 .with_persistence(persistence)
                 .with_one_packet(self.one_packet);
-            (ServiceKey { protocol, address: VIP.0, port: VIP.1 }, Arc::new(service))
+            (ServiceKey { protocol, address: ip(VIP.0), port: VIP.1 }, Arc::new(service))
         });
         self.lab.snapshot.services = Arc::new(Services::new([tcp, udp]));
         for (id, (weight, (upper, lower))) in &self.servers {
@@ -200,8 +202,10 @@ impl Model {
                 let there: Vec<_> = self.views().filter(|view| view.template.is_none()).collect();
                 let of = |(which, flags): &(usize, u8)| {
                     let view = there.get(which % there.len().max(1))?;
-                    let flow = Flow::new(view.flow.protocol(), view.server, view.flow.source());
-                    Some(frame(LAN, flow, *flags, b""))
+                    match AnyFlow::new(view.flow.protocol(), view.server, view.flow.source())? {
+                        AnyFlow::V4(flow) => Some(frame(LAN, flow, *flags, b"")),
+                        AnyFlow::V6(_) => None,
+                    }
                 };
                 let frames: Vec<_> = packets.iter().filter_map(of).collect();
                 self.lab.receive(*worker, 1, &frames);
@@ -317,7 +321,7 @@ fn at_most_what_is_under_way_goes_beyond_a_threshold() {
             Destination {
                 id,
                 sequence: id + 1,
-                address: SERVERS[id as usize].0,
+                address: ip(SERVERS[id as usize].0),
                 port,
                 weight,
                 last_weight: 1,
@@ -326,7 +330,7 @@ fn at_most_what_is_under_way_goes_beyond_a_threshold() {
         };
         let service =
             Service::new(vec![destination(0), destination(1)], schedule::by_name(scheduler).unwrap());
-        let key = ServiceKey { protocol: protocol::TCP, address: VIP.0, port: VIP.1 };
+        let key = ServiceKey { protocol: protocol::TCP, address: ip(VIP.0), port: VIP.1 };
         lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(service))]));
         for id in [0, 1] {
             lab.shared.destinations.set_thresholds(id, 10, 0);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::conn::View;
-use crate::service::Persistence;
+use crate::service::{Family, Persistence};
 
 const TIMEOUT: u32 = 30;
 
@@ -10,7 +10,7 @@ fn destinations(weights: &[u32], method: Method) -> Vec<Destination> {
     let destination = |(n, weight): (usize, &u32)| Destination {
         id: n as u32,
         sequence: n as u32 + 1,
-        address: SERVERS[n].0,
+        address: ip(SERVERS[n].0),
         port: SERVERS[n].1,
         weight: *weight,
         last_weight: 1,
@@ -28,9 +28,9 @@ fn set(
 ) {
     let ticks = TIMEOUT * TICKS_PER_SECOND;
     let service = Service::new(destinations, schedule::by_name("rr").unwrap())
-        .with_persistence(Some(Persistence { ticks, mask }))
+        .with_persistence(Some(Persistence { ticks, mask: ip(mask) }))
         .with_one_packet(one_packet);
-    let key = ServiceKey { protocol, address: VIP.0, port };
+    let key = ServiceKey { protocol, address: ip(VIP.0), port };
     lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(service))]));
     lab.publish();
 }
@@ -91,7 +91,7 @@ fn a_template_stays_for_its_time_after_the_last_new_connection_and_while_there_a
     wait(&mut lab, 11);
     // The time of client 1's is up; its connection in SYN_RECV ends after 60 s.
     let left = |lab: &Lab, client| {
-        let of = |view: &View| view.flow.source().0 == CLIENT + client;
+        let of = |view: &View| view.flow.v4().unwrap().source().0 == CLIENT + client;
         templates(lab).into_iter().find(of).map(|view| view.expires.div_ceil(TICKS_PER_SECOND))
     };
     assert_eq!((left(&lab, 0), left(&lab, 1)), (Some(19), Some(60 - 1)));
@@ -117,7 +117,11 @@ fn clients_of_a_network_share_a_template() {
     assert_eq!((servers[1], servers[0]), (servers[2], servers[3]));
     assert_ne!(servers[0], servers[1]);
     assert_eq!(templates(&lab).len(), 3);
-    assert!(templates(&lab).iter().all(|view| view.flow.source().0 & 1 == 0 && view.flow.source().1 == 0));
+    assert!(
+        templates(&lab)
+            .iter()
+            .all(|view| matches!(view.flow.v4().unwrap().source(), (address, 0) if address & 1 == 0))
+    );
 }
 
 #[test]
@@ -203,21 +207,22 @@ fn a_mark_comes_before_addresses_and_has_one_template_for_all_its_ports() {
     let service = |destinations, persistence| {
         Arc::new(Service::new(destinations, schedule::by_name("rr").unwrap()).with_persistence(persistence))
     };
-    let persistence = Persistence { ticks: TIMEOUT * TICKS_PER_SECOND, mask: u32::MAX };
+    let persistence = Persistence { ticks: TIMEOUT * TICKS_PER_SECOND, mask: ip(u32::MAX) };
     let two = || destinations(&[1, 1], Method::Nat);
     let rule =
-        Rule { destination: Addresses::new(VIP.0, u32::MAX), in_port: Some(PortId(0)), ..Rule::new(9) };
+        Rule { destination: Addresses::new(ip(VIP.0).into()), in_port: Some(PortId(0)), ..Rule::new(9) };
     let other = Rule { destination_ports: 81..=81, ..Rule::new(8) };
-    let key = ServiceKey { protocol: protocol::TCP, address: VIP.0, port: VIP.1 };
+    let key = ServiceKey { protocol: protocol::TCP, address: ip(VIP.0), port: VIP.1 };
     let services = Services::new([(key, service(Vec::new(), None))])
-        .with_marks(vec![other, rule], [(9, service(two(), Some(persistence)))]);
-    assert!(services.is_virtual(VIP.0) && !services.is_virtual(VIP.0 + 1));
+        .with_marks(vec![other, rule], [((Family::V4, 9), service(two(), Some(persistence)))]);
+    assert!(services.is_virtual(ip(VIP.0)) && !services.is_virtual(ip(VIP.0 + 1)));
     lab.snapshot.services = Arc::new(services);
     lab.publish();
     let (first, at) = connect_to(&mut lab, 0, 4000, VIP.1).unwrap();
     assert_eq!(at, VIP.1, "servers' own ports count for no persistent service by mark");
     assert_eq!(connect_to(&mut lab, 0, 4001, 443), Some((first, 443)));
-    let shown: Vec<_> = templates(&lab).iter().map(|v| (v.flow.protocol(), v.flow.destination())).collect();
+    let shown: Vec<_> =
+        templates(&lab).iter().map(|v| (v.flow.protocol(), v.flow.v4().unwrap().destination())).collect();
     assert_eq!(shown, [(protocol::IP, (9, 0))]);
     // Marked 8 by the first rule, for which there is no service, and of no address's.
     assert_eq!(connect_to(&mut lab, 0, 4002, 81), None);
@@ -235,7 +240,8 @@ fn a_service_by_mark_sends_to_its_servers_ports_or_to_the_clients() {
         let mut servers = destinations(&[1], Method::Nat);
         servers[0].port = own;
         let service = Arc::new(Service::new(servers, schedule::by_name("rr").unwrap()));
-        lab.snapshot.services = Arc::new(Services::default().with_marks(vec![Rule::new(1)], [(1, service)]));
+        lab.snapshot.services =
+            Arc::new(Services::default().with_marks(vec![Rule::new(1)], [((Family::V4, 1), service)]));
         lab.publish();
         assert_eq!(connect_to(&mut lab, 0, 4000, 443), Some((0, expected)));
     }

@@ -20,7 +20,8 @@ const PORT_UNREACHABLE: u8 = 3;
 
 /// Makes of a frame that holds an IPv4 packet of `length` bytes the error that tells its sender that nobody is at that
 /// port, from the address the packet was for. As much of the packet is quoted as fits. `identification` tells errors apart
-/// that are fragmented on their way. False where the frame's buffer cannot hold it; the frame is of no use then.
+/// that are fragmented on their way. False where the frame's buffer cannot hold it, or what is to be quoted lies in several
+/// pieces; the frame is of no use then.
 pub fn make_port_unreachable<F: Frame>(frame: &mut F, length: u16, identification: u16) -> bool {
     let quoted = usize::from(length).min(LONGEST - FRONT);
     let Some(original) = frame.data().get(ethernet::HEADER..).and_then(|ip| ip.first_chunk::<20>()) else {
@@ -29,7 +30,8 @@ pub fn make_port_unreachable<F: Frame>(frame: &mut F, length: u16, identificatio
     // Type of service as Linux has it: the packet's, with the precedence of internetwork control (RFC 1812 §4.3.2.5).
     let service = original[1] & 0x1e | 0xc0;
     let [.., a, b, c, d, e, f, g, h] = *original;
-    if !frame.truncate(ethernet::HEADER + quoted) {
+    // The checksum is over all that is quoted, of which another piece is out of reach.
+    if !frame.truncate(ethernet::HEADER + quoted) || frame.data().len() < ethernet::HEADER + quoted {
         return false;
     }
     let Some(bytes) = frame.prepend(FRONT) else { return false };

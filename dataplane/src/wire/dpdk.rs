@@ -22,7 +22,8 @@ impl Frame for Mbuf {
 
     #[inline]
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
-        Mbuf::prepend(self, n)
+        Mbuf::prepend(self, n)?;
+        Some(Mbuf::data_mut(self))
     }
 
     #[inline]

@@ -118,8 +118,9 @@ impl Model {
                 .collect();
             let scheduler = &self.schedulers[usize::from(protocol == protocol::UDP)].1;
             scheduler.changed(destinations.iter().map(Summary::from).sum());
-            let persistence =
-                self.persistence.map(|seconds| Persistence { ticks: seconds * TICKS_PER_SECOND, mask: ip(!1) });
+            let persistence = self
+                .persistence
+                .map(|seconds| Persistence { ticks: seconds * TICKS_PER_SECOND, mask: ip(!1) });
             let service = Service::new(destinations, scheduler.clone())
                 .with_persistence(persistence)
                 .with_one_packet(self.one_packet);

@@ -36,7 +36,8 @@ pub fn check(frame: &[u8], mode: Mode, turns: &[u8], refused: &HashSet<u32>) -> 
     let octets = |(address, port): (Ipv4Addr, u16)| (address.octets(), port);
     let (other, other_is, next, ttl): (_, _, MacAddr, _) = match mode {
         Mode::Macswap | Mode::Limit => (destination, octets(SERVICE), GATEWAY, TTL),
-        Mode::Dr => (destination, octets(SERVICE), mac, TTL - 1),
+        // What came out of the tunnel: [`crate::generator::Unwrapping`].
+        Mode::Dr | Mode::Tun => (destination, octets(SERVICE), mac, TTL - 1),
         Mode::NatIn => (destination, octets((address, SERVER_PORT)), mac, TTL - 1),
         Mode::NatOut => (source, octets(SERVICE), GATEWAY, TTL - 1),
     };

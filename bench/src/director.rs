@@ -13,12 +13,14 @@ use crossbeam::queue::ArrayQueue;
 use dataplane::conn::{ConnectionTable, Method};
 use dataplane::counters::{Drop, WorkerCounters};
 use dataplane::destination::Destinations;
-use dataplane::network::{Adjacency, Network, NextHop, PortId};
+use dataplane::forward::tunnel::Kind;
+use dataplane::network::{Adjacency, LocalAddress, Network, NextHop, PortId, Sources};
 use dataplane::packet::protocol;
 use dataplane::schedule::{self, Summary};
 use dataplane::service::{Destination, Service, ServiceKey, Services};
 use dataplane::snapshot::{self, Publisher, Snapshot, Subscriber};
 use dataplane::time::{Clock, Tick};
+use dataplane::tunnels::{Tunnel, Tunnels};
 use dataplane::wire::Wire;
 use dataplane::worker::{Port, Shared, Worker};
 use dpdk_sys::{Mbuf, tsc};
@@ -66,8 +68,10 @@ impl Site {
             .with_context(|| format!("no memory for a table of {capacity} connections"))?;
         let destinations = Arc::new(Destinations::new(destinations, workers)?);
         let shared = Shared { table, destinations, requests: Arc::new(ArrayQueue::new(64)) };
+        let network = network()?;
         let snapshot = Arc::new(Snapshot {
-            network: Arc::new(network()?),
+            tunnels: Arc::new(tunnels(&network)),
+            network: Arc::new(network),
             services: Arc::new(services),
             ..Snapshot::default()
         });
@@ -123,7 +127,8 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
     /// comes from `generator`, which the wire receives from. On the thread that is to poll it.
     pub fn on(seat: Seat, wire: W, generator: Generator, method: Method, hertz: u64) -> Self {
         let Seat { number, shared, subscriber, counters } = seat;
-        let port = Port { mac: DIRECTOR, mtu: 1500, wire, kernel: None };
+        // The longest frames have room for a tunnel's headers.
+        let port = Port { mac: DIRECTOR, mtu: 1600, wire, kernel: None };
         let clock = Clock::new(tsc(), hertz);
         let worker = Worker::new(number, vec![port], &shared, subscriber, counters.clone(), Tick::default());
         let Shared { table, destinations, .. } = shared;
@@ -285,6 +290,10 @@ fn network() -> anyhow::Result<Network> {
         ("0.0.0.0/0".parse()?, Some(NextHop { port, gateway: Some(GATEWAY_ADDRESS.into()) })),
         ("192.0.2.0/24".parse()?, Some(NextHop { port, gateway: None })),
     ]);
+    network.set_sources(Sources::new(
+        [],
+        [LocalAddress { port: Some(port), network: "192.0.2.254/24".parse()? }],
+    ));
     let mut neighbour = |address: IpAddr, destination| {
         network.set_neighbour(address, Adjacency::new(port, DIRECTOR, destination));
     };
@@ -294,6 +303,15 @@ fn network() -> anyhow::Result<Network> {
         neighbour(address.into(), mac);
     }
     Ok(network)
+}
+
+/// Tunnels to the destinations of [`services`], which only those of [`Method::Tunnel`] use.
+fn tunnels(network: &Network) -> Tunnels {
+    let tunnel = |id: u8| {
+        let (address, _) = traffic::server(id % SERVERS);
+        (id.into(), Tunnel::new(Kind::IpIp, address.into(), network))
+    };
+    Tunnels::new((0..2 * SERVERS).map(tunnel))
 }
 
 /// The service of each protocol, with destinations of its own.

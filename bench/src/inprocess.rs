@@ -6,12 +6,12 @@ use dataplane::time::Clock;
 use dataplane::wire::{Burst, Frame, Wire};
 use dpdk_sys::{Mempool, tsc};
 
-use crate::director::{self, Director};
-use crate::generator::{Generator, Order};
+use crate::director::{self, Director, Site};
+use crate::generator::{Generator, Order, Unwrapping};
 use crate::limit::Limit;
 use crate::progress::Progress;
 use crate::report::{Report, Subject};
-use crate::traffic::{Phase, Protocol, Sender, Stream};
+use crate::traffic::{Phase, Protocol, SERVERS, Sender, Stream};
 use crate::{Bench, Mode, machine};
 
 const SCHEDULER: &str = "rr";
@@ -40,7 +40,7 @@ pub fn expected(bench: &Bench) -> u64 {
 pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progress) {
     for &protocol in &bench.protocols {
         for &flows in &bench.flows {
-            let needed = 3 * u64::from(flows) * BYTES_PER_CONNECTION;
+            let needed = 4 * u64::from(flows) * BYTES_PER_CONNECTION;
             if machine::available_memory().is_some_and(|available| available < needed) {
                 report.note(format!("inprocess: {flows} flows left out; they need {needed} bytes of memory"));
                 continue;
@@ -77,6 +77,17 @@ fn measure(
     };
     let mut dr = opened(Method::DirectRouting, "dr")?;
     let mut nat = opened(Method::Nat, "nat")?;
+    let mut tun = {
+        progress.say(format!("inprocess {}: opening {flows} flows, tun", protocol.name()));
+        let generator = Generator::new(pool.clone(), blank.clone());
+        let services = director::services(Method::Tunnel, SCHEDULER)?;
+        let (_, mut seats) = Site::new(services, capacity, 2 * usize::from(SERVERS), 1)?;
+        let seat = seats.pop().context("no place for the one worker")?;
+        let wire = Unwrapping(generator.clone());
+        let mut director = Director::on(seat, wire, generator, Method::Tunnel, bench.hertz);
+        director.open(protocol, flows)?;
+        director
+    };
     let mut swapper = Generator::new(pool.clone(), blank.clone());
     let generator = Generator::new(pool.clone(), blank.clone());
     let clock = Clock::new(tsc(), bench.hertz);
@@ -90,6 +101,8 @@ fn measure(
         dr.check(from_clients.clone(), Mode::Dr, flows)?;
         nat.check(from_clients.clone(), Mode::NatIn, flows)?;
         nat.check(from_servers.clone(), Mode::NatOut, flows)?;
+
+        tun.check(from_clients.clone(), Mode::Tun, flows)?;
 
         let mut cycles: Vec<_> = bench.modes.iter().map(|_| Vec::with_capacity(bench.runs)).collect();
         let mut lost = cycles.clone();
@@ -110,14 +123,16 @@ fn measure(
                     Mode::Dr => (dr.generator(), &from_clients),
                     Mode::NatIn => (nat.generator(), &from_clients),
                     Mode::NatOut => (nat.generator(), &from_servers),
+                    Mode::Tun => (tun.generator(), &from_clients),
                 };
                 generator.send(stream.clone(), Order::Random(flows), usize::MAX)?;
-                let (before, found) = (dr.lost() + nat.lost(), limit.found());
+                let (before, found) = (dr.lost() + nat.lost() + tun.lost(), limit.found());
                 let (taken, frames) = match mode {
                     Mode::Macswap => time(bench.packets, || macswap(&mut swapper)),
                     Mode::Limit => time(bench.packets, || limit.poll(clock.tick(tsc()))),
                     Mode::Dr => time(bench.packets, || dr.poll()),
                     Mode::NatIn | Mode::NatOut => time(bench.packets, || nat.poll()),
+                    Mode::Tun => time(bench.packets, || tun.poll()),
                 };
                 if mode == Mode::Limit {
                     ensure!(
@@ -126,11 +141,12 @@ fn measure(
                     );
                 }
                 cycles[which].push(taken);
-                lost[which].push((dr.lost() + nat.lost() - before) as f64 / frames as f64 * 1e6);
+                lost[which].push((dr.lost() + nat.lost() + tun.lost() - before) as f64 / frames as f64 * 1e6);
             }
         }
         dr.few_lost()?;
         nat.few_lost()?;
+        tun.few_lost()?;
         // The MAC swap comes first.
         let swaps = &cycles[0];
         let limits = bench.modes.iter().position(|mode| *mode == Mode::Limit).map(|at| &cycles[at]);

@@ -51,11 +51,13 @@ pub enum Mode {
     NatIn,
     /// NAT, from real servers to clients.
     NatOut,
+    /// Tunnelling by IP in IP.
+    Tun,
 }
 
 impl Mode {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Mode; 5] = [Mode::Macswap, Mode::Limit, Mode::Dr, Mode::NatIn, Mode::NatOut];
+    pub const ALL: [Mode; 6] = [Mode::Macswap, Mode::Limit, Mode::Dr, Mode::NatIn, Mode::NatOut, Mode::Tun];
 
     /// As reports name it.
     pub fn name(self) -> &'static str {
@@ -65,6 +67,7 @@ impl Mode {
             Mode::Dr => "dr",
             Mode::NatIn => "nat-in",
             Mode::NatOut => "nat-out",
+            Mode::Tun => "tun",
         }
     }
 }

@@ -16,13 +16,14 @@
 //! ```
 //!
 //! The way to read it: [`lifetime`] (what is taken down and when), [`process`] and [`host`] (commands in a namespace),
-//! [`topology`] (who is wired to whom, and why), [`server`] (nginx), [`director`] (the daemon under test and `lbctl`),
+//! [`topology`] (who is wired to whom, and why), [`ipv6`] (the same with longer addresses), [`server`] (nginx), [`director`] (the daemon under test and `lbctl`),
 //! [`capture`] and [`steps`] (what was on the wires), [`counters`], [`list`].
 
 pub mod capture;
 pub mod counters;
 pub mod director;
 pub mod host;
+pub mod ipv6;
 pub mod lifetime;
 pub mod list;
 pub mod process;

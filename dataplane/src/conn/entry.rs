@@ -131,7 +131,7 @@ impl Life {
 
     /// True where the connection's addresses are in an entry of their own.
     #[inline]
-    fn is_wide(self) -> bool {
+    pub(super) fn is_wide(self) -> bool {
         self.0 & Self::WIDE != 0
     }
 
@@ -271,6 +271,7 @@ const _: () = assert!(size_of::<Entry>() == 64);
 impl Entry {
     /// Writes a new connection into a free entry and brings it to life. Nobody else can see it yet. The entry at `extension` has
     /// been [filled](Entry::fill_extension) with its addresses.
+    #[inline]
     pub(super) fn fill(&self, new: &NewConnection, extension: Option<Index>, kind: Kind, now: Tick) {
         let (timeout, children, link, mark) = match kind {
             Kind::Plain => (0, 0, 0, 0),

@@ -109,7 +109,7 @@ impl Limit {
     /// As far into the buckets as the lower half of `hash` is into its range: their number is not always a power of two.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        (u64::from(hash as u32) * self.buckets.len() as u64 >> 32) as usize
+        ((u64::from(hash as u32) * self.buckets.len() as u64) >> 32) as usize
     }
 
     fn bucket_after(&self, hash: u64, distance: usize) -> &Bucket {

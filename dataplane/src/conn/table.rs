@@ -253,7 +253,7 @@ impl ConnectionTable {
         let digest = product.0 ^ product.1;
         // As far into the buckets as the lower half is into its range: any number of buckets will do (Lemire, "Fast random
         // integer generation in an interval", 2019).
-        let home = (digest & u64::from(u32::MAX)) * self.buckets.len() as u64 >> 32;
+        let home = ((digest & u64::from(u32::MAX)) * self.buckets.len() as u64) >> 32;
         Hash(digest & Slot::TAG | home)
     }
 

@@ -291,15 +291,15 @@ impl Services {
             return Some(found);
         }
         let (address, port) = flow.destination();
-        if !self.addresses.contains(&Address(address)) {
-            return None;
-        }
         let on = |port| {
             let key = ServiceKey { protocol: flow.protocol(), address, port };
             self.by_address.get(&key).map(|service| Match { service, port, mark: None })
         };
         if let Some(exact) = on(port) {
             return Some(exact);
+        }
+        if !self.addresses.contains(&Address(address)) {
+            return None;
         }
         // What looks like FTP's data belongs to the service of its control connections. It can do nothing with it unless it
         // keeps a client's connections together.

@@ -128,6 +128,14 @@ pub fn gue(carried: &mut [u8]) -> Result<&mut [u8], Wrong> {
     ipip(protocol, packet)
 }
 
+/// What a UDP datagram to `port` without a checksum carries; `None` for any other datagram, which is not for us.
+pub fn unchecked_udp(port: u16, datagram: &mut [u8]) -> Option<&mut [u8]> {
+    let is_ours = u16_at(datagram, 2) == Ok(port)
+        && u16_at(datagram, 6) == Ok(0)
+        && u16_at(datagram, 4).is_ok_and(|length| usize::from(length) == datagram.len());
+    datagram.get_mut(8..).filter(|_| is_ours)
+}
+
 #[cfg(test)]
 mod tests {
     use etherparse::{NetHeaders, PacketBuilder, PacketHeaders};
@@ -158,6 +166,18 @@ mod tests {
         assert_eq!(gue(&mut carried(&[0, 4, 0, 0])), Ok(&mut packet()[..]));
         let mut outer = [&[0x46; 24][..], &packet()].concat();
         assert_eq!(behind_ipv4(&mut outer), Ok(&mut packet()[..]));
+    }
+
+    #[test]
+    fn only_datagrams_without_a_checksum_are_taken_past_linux() {
+        let datagram = |port: u16, check: u8| {
+            let [high, low] = port.to_be_bytes();
+            [&[0x80, 1, high, low, 0, 9, 0, check][..], b"x"].concat()
+        };
+        assert_eq!(unchecked_udp(6080, &mut datagram(6080, 0)), Some(&mut b"x".to_vec()[..]));
+        assert_eq!(unchecked_udp(6080, &mut datagram(6080, 1)), None);
+        assert_eq!(unchecked_udp(6080, &mut datagram(6081, 0)), None);
+        assert_eq!(unchecked_udp(6080, &mut [0; 7]), None);
     }
 
     /// The checksum that the receiver makes is the one that the sender would have sent.

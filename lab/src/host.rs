@@ -122,6 +122,20 @@ impl Host {
         self.run(&format!("sysctl -qw {name}={value}")).map(drop)
     }
 
+    /// Lets this host speak IPv6 on an interface, with these addresses (with the length of their prefixes).
+    ///
+    /// # Errors
+    /// When Linux has no IPv6.
+    pub fn enable_ipv6(&self, interface: &str, addresses: &[&str]) -> Result<()> {
+        self.sysctl("net.ipv6.conf.all.disable_ipv6", "0")?;
+        self.sysctl(&format!("net.ipv6.conf.{interface}.disable_ipv6"), "0")?;
+        for address in addresses {
+            // Usable at once.
+            self.ip(&format!("address add {address} dev {interface} nodad"))?;
+        }
+        Ok(())
+    }
+
     /// The link-layer address of an interface.
     ///
     /// # Errors

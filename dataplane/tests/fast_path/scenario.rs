@@ -70,6 +70,7 @@ impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let method = |method| match method {
             Method::DirectRouting => "dr",
+            Method::Tunnel => "tun",
             Method::Nat => "nat",
             Method::Tunnel => "tun",
         };

@@ -115,7 +115,7 @@ impl<W: Wire> Worker<W> {
         let connections = Connections::new(table.clone(), number, now);
         let destinations = shared.destinations.clone();
         let tallies = destinations.tallies(number);
-        let sweep = Sweep::new(number, destinations.workers(), snapshot.current().deletions, now);
+        let sweep = Sweep::new(number, destinations.workers(), snapshot.current(), now);
         let errors = Errors::new(destinations.workers(), now);
         let identifications = Identifications::new(number, destinations.workers());
         let balancer = Balancer {

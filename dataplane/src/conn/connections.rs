@@ -262,6 +262,20 @@ impl Connections {
         }
     }
 
+    /// Timeouts have changed: ends the connection of this life where its time is up by now, and else sees to it that it is
+    /// looked at when it is.
+    pub fn look_again(&mut self, index: Index, life: Life, timeouts: &Timeouts, now: Tick) -> Option<Ended> {
+        if !life.is_alive() || !life.is_complete() || life.is_template() {
+            return None;
+        }
+        let deadline = self.table.entry(index).last_seen().after(timeouts.of(life.state()));
+        if now.reached(deadline) {
+            return self.close_life(index, life);
+        }
+        self.look_by(index, deadline);
+        None
+    }
+
     /// Ends a connection now. `None` where another worker was first, and for a template with connections under it.
     pub fn close(&mut self, index: Index) -> Option<Ended> {
         self.close_life(index, self.table.entry(index).life())

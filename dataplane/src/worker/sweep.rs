@@ -1,5 +1,5 @@
-//! Connections that end before their time: those of deleted destinations (expire_nodest_conn), and such as look unused while
-//! there are too many (drop_entry).
+//! Connections that end before their time: those of deleted destinations (expire_nodest_conn), such as look unused while there
+//! are too many (drop_entry), and those whose timeout has become shorter.
 //!
 //! A worker goes over its share of the table a few entries at a time, between two bursts, so that packets do not wait.
 
@@ -31,6 +31,10 @@ pub(super) struct Sweep {
     deletions: u32,
     /// Pieces still to be swept for them: from this one of our own on.
     deleted_from: Option<usize>,
+    /// The timeouts that connections' timers are set by, or are being.
+    timeouts: Timeouts,
+    /// Pieces still to be gone over for them: from this one of our own on.
+    retimed_from: Option<usize>,
     /// The next second's look at unused connections.
     next_part: Tick,
     /// Pieces still to be looked at in this second, and the next of them.
@@ -41,13 +45,15 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    pub(super) fn new(worker: usize, workers: usize, deletions: u32, now: Tick) -> Self {
+    pub(super) fn new(worker: usize, workers: usize, snapshot: &Snapshot, now: Tick) -> Self {
         Self {
             worker,
             workers,
             due: now,
-            deletions,
+            deletions: snapshot.deletions,
             deleted_from: None,
+            timeouts: snapshot.timeouts,
+            retimed_from: None,
             next_part: now,
             pieces_left: 0,
             next_piece: 0,
@@ -80,10 +86,22 @@ impl Sweep {
             self.deletions = snapshot.deletions;
             self.deleted_from = Some(0);
         }
+        if snapshot.timeouts != self.timeouts {
+            self.timeouts = snapshot.timeouts;
+            self.retimed_from = Some(0);
+        }
         let pieces = self.pieces(table);
+        if let Some(piece) = self.retimed_from {
+            for index in self.piece(table, piece) {
+                let life = table.entry(index).life();
+                if let Some(ended) = connections.look_again(index, life, &snapshot.timeouts, now) {
+                    destinations.closed(ended);
+                }
+            }
+            self.retimed_from = Some(piece + 1).filter(|next| *next < pieces);
+        }
         let mut over = |sweep: &mut Self, piece: usize, spare_assured: bool, end: Ends| {
-            let first = (piece * sweep.workers + sweep.worker) * PIECE;
-            for index in (first..table.used().min(first + PIECE)).map(|index| Index(index as u32)) {
+            for index in sweep.piece(table, piece) {
                 let Some(seen) = Seen::new(table, index, &snapshot.timeouts, now) else { continue };
                 if end(sweep, &seen, tallies) {
                     let ended = connections.drop_life(index, seen.life, spare_assured);
@@ -106,7 +124,7 @@ impl Sweep {
             self.next_piece = if self.next_piece + 1 < pieces { self.next_piece + 1 } else { 0 };
             over(self, self.next_piece, true, |sweep, seen, _| sweep.is_unused(seen));
         }
-        let is_busy = self.deleted_from.is_some() || self.pieces_left > 0;
+        let is_busy = self.deleted_from.is_some() || self.retimed_from.is_some() || self.pieces_left > 0;
         self.due = if is_busy { now } else { now.after(TICKS_PER_SECOND) };
     }
 
@@ -114,6 +132,12 @@ impl Sweep {
     fn pieces(&self, table: &ConnectionTable) -> usize {
         let all = table.used().div_ceil(PIECE);
         (all + self.workers - 1 - self.worker) / self.workers
+    }
+
+    /// The entries of one of them.
+    fn piece(&self, table: &ConnectionTable, piece: usize) -> impl Iterator<Item = Index> + use<> {
+        let first = (piece * self.workers + self.worker) * PIECE;
+        (first..table.used().min(first + PIECE)).map(|index| Index(index as u32))
     }
 
     /// Whether IPVS's random_dropentry would drop the connection, which for idle ones also depends on how many with as few

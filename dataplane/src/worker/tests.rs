@@ -703,6 +703,36 @@ fn connections_that_look_unused_end_while_drop_entry_is_in_force() {
     lab.check_balance();
 }
 
+#[test]
+fn a_timeout_that_is_changed_counts_at_once() {
+    for workers in [1, 2] {
+        let mut lab = Lab::new(Method::Nat, workers);
+        // More than a piece of the table that is gone over at once; of another worker, as far as timers go.
+        for client in 0..50 {
+            lab.receive(workers - 1, 0, &[tcp(client, S), tcp(client, A)]);
+        }
+        let wait = |lab: &mut Lab, seconds: u32| {
+            for _ in 0..seconds {
+                lab.now = lab.now.after(TICKS_PER_SECOND);
+                (0..workers).for_each(|worker| (0..8).for_each(|_| drop(lab.poll(worker))));
+            }
+        };
+        wait(&mut lab, 100);
+        lab.receive_one(0, tcp(0, A));
+        lab.snapshot.timeouts = lab.snapshot.timeouts.set(60, 0, 0);
+        lab.publish();
+        wait(&mut lab, 2);
+        assert_eq!(lab.load(0).0 + lab.load(1).0, 1, "all but the one that had a packet");
+        lab.snapshot.timeouts = lab.snapshot.timeouts.set(90, 0, 0);
+        lab.publish();
+        wait(&mut lab, 86);
+        assert_eq!(lab.load(0).0 + lab.load(1).0, 1);
+        wait(&mut lab, 4);
+        assert_eq!(lab.load(0).0 + lab.load(1).0, 0);
+        assert_eq!(lab.shared.table.slots_in_use(), 0);
+    }
+}
+
 /// An SCTP packet with one chunk of this type, padded as Ethernet demands; the checksum is right.
 fn sctp(destination: MacAddr, flow: (Flow, u8)) -> Vec<u8> {
     let (flow, chunk) = flow;

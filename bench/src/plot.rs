@@ -75,13 +75,13 @@ pub fn svg(report: &Report) -> anyhow::Result<Option<String>> {
     let packets = of("inprocess", "cycles_per_packet", 1);
     for bytes in distinct(packets.iter().map(|record| record.subject.frame_bytes)) {
         let records = packets.iter().filter(|record| record.subject.frame_bytes == bytes).copied().collect();
-        let title = format!("In process, frames of {bytes} bytes");
+        let title = format!("in process, frames of {bytes} bytes");
         sections.push(Section::Lines(Lines { title, unit: "cycles per packet", scale: 1.0, records }));
     }
     // Slices are of two workers and of one; they are not to be compared with these.
     let wire = of("wire", "packets_per_second", 1);
     let whole = |record: &&Record| !record.subject.mode.ends_with("-slices");
-    let title = "On a wire, all they get through".to_owned();
+    let title = "on a wire, all they get through".to_owned();
     let records = wire.into_iter().filter(whole).collect();
     sections.push(Section::Lines(Lines { title, unit: "million packets a second", scale: 1e6, records }));
 

@@ -33,7 +33,7 @@ impl Lines<'_> {
         for (panel, protocol) in area.split_evenly((1, protocols.len())).iter().zip(protocols) {
             let records: Vec<_> =
                 self.records.iter().filter(|record| record.subject.protocol == protocol).copied().collect();
-            self.panel(panel, &format!("{}, {}", protocol.to_uppercase(), self.title), &records, most)?;
+            self.panel(panel, &format!("{} {}", protocol.to_uppercase(), self.title), &records, most)?;
         }
         Ok(())
     }

@@ -33,8 +33,8 @@ const LONG: Duration = Duration::from_micros(450);
 /// By how much a slice may be too long. One that the machine makes longer is thrown away: it says how long others had a core.
 const OVERRUN: Duration = Duration::from_micros(300);
 
-/// Slices that may be thrown away for one that is not.
-const PATIENCE: usize = 30;
+/// How long a rate may take: four times what it takes where no slice has to be thrown away.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Thousands of flows opened in a second.
 const OPENING_RATE: u64 = 300;
@@ -241,8 +241,10 @@ impl Sliced {
     /// alone for so long.
     fn rate(&mut self, options: &str) -> anyhow::Result<Option<f64>> {
         let mut rates = Vec::with_capacity(PAIRS);
+        let start = Instant::now();
         for _ in 0..PAIRS {
-            let (Some(short), Some(long)) = (self.slice(SHORT, options)?, self.slice(LONG, options)?) else {
+            let mut slice = |length| self.slice(length, options, start);
+            let (Some(short), Some(long)) = (slice(SHORT)?, slice(LONG)?) else {
                 return Ok(None);
             };
             rates.push((long.0 - short.0) / (long.1 - short.1));
@@ -251,9 +253,15 @@ impl Sliced {
         Ok(Some(median(&rates)))
     }
 
-    /// Lets the daemon run for about this long: how many frames it forwarded, and how many seconds it was.
-    fn slice(&mut self, length: Duration, options: &str) -> anyhow::Result<Option<(f64, f64)>> {
-        for _ in 0..PATIENCE {
+    /// Lets the daemon run for about this long: how many frames it forwarded, and how many seconds it was. `None` if the
+    /// patience that began at `since` is at its end.
+    fn slice(
+        &mut self,
+        length: Duration,
+        options: &str,
+        since: Instant,
+    ) -> anyhow::Result<Option<(f64, f64)>> {
+        while since.elapsed() < PATIENCE {
             self.waiting += self.job(&format!("--no-open --fill {options}"))?.sent;
             let start = Instant::now();
             self.director.process().go_on()?;

@@ -114,16 +114,16 @@ impl Searched {
 impl Done {
     /// An error where this is no measurement of what was asked for.
     pub fn check(&self) -> anyhow::Result<()> {
-        let Outcome { damaged, sent, refused, skipped, .. } = self.outcome;
+        let Outcome { damaged, skipped, .. } = self.outcome;
         ensure!(damaged == 0, "{damaged} frames came back damaged");
         if let Some(search) = &self.search {
             ensure!(search.rate.is_some(), search.nothing_found());
         }
         ensure!(
-            self.outcome.kept_pace(),
+            self.outcome.is_of_the_rate(),
             "the generator could not keep to the rate: it came too late for {skipped} frames of {}. Give it a core \
              of its own (--core), or a lower --rate",
-            sent + refused + skipped
+            self.outcome.due()
         );
         Ok(())
     }

@@ -142,9 +142,19 @@ impl Outcome {
         }
     }
 
-    /// Whether the generator itself could keep to the rate, so that the trial says something of the other side.
+    /// Whether the generator itself kept to the rate so well that a trial says something of the other side.
     pub fn kept_pace(&self) -> bool {
-        self.skipped * 100 <= self.sent + self.refused + self.skipped
+        self.skipped * 100 <= self.due()
+    }
+
+    /// Whether it was about the rate that was asked for.
+    pub fn is_of_the_rate(&self) -> bool {
+        self.skipped * 10 <= self.due()
+    }
+
+    /// Frames that were due.
+    pub fn due(&self) -> u64 {
+        self.sent + self.refused + self.skipped
     }
 }
 
@@ -170,6 +180,12 @@ impl fmt::Display for Outcome {
         ];
         for (name, count, meaning) in others.iter().filter(|(_, count, _)| *count > 0) {
             writeln!(f, "{name:<10}{count:>12}  {meaning}")?;
+        }
+        if !self.kept_pace() {
+            writeln!(
+                f,
+                "the generator did not keep to the rate: it needs a core of its own, or a lower one"
+            )?;
         }
         if let Some(damage) = &self.first_damage {
             writeln!(f, "the first damaged frame: {damage}")?;
@@ -232,7 +248,12 @@ mod tests {
     #[test]
     fn a_generator_that_was_away_for_long_has_proved_nothing() {
         let counts = Counts { received: 1000, ..Counts::default() };
-        assert!(outcome(counts, 1000, 0, 10).kept_pace());
-        assert!(!outcome(counts, 1000, 0, 11).kept_pace());
+        let says = |outcome: &Outcome| outcome.to_string().contains("did not keep to the rate");
+        let good = outcome(counts, 1000, 0, 10);
+        assert!(good.kept_pace() && !says(&good));
+        let late = outcome(counts, 1000, 0, 11);
+        assert!(!late.kept_pace() && says(&late) && late.is_of_the_rate());
+        assert!(outcome(counts, 1000, 0, 111).is_of_the_rate());
+        assert!(!outcome(counts, 1000, 0, 112).is_of_the_rate());
     }
 }

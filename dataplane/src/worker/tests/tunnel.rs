@@ -134,7 +134,7 @@ fn what_may_be_fragmented_arrives_in_pieces() {
         let mut lab = lab(Kind::IpIp);
         lab.snapshot.sysctls.pmtu_disc = pmtu_disc;
         lab.publish();
-        let sent = lab.receive(0, 0, &[before.clone()]);
+        let sent = lab.receive(0, 0, std::slice::from_ref(&before));
         let mut again = vec![];
         for (port, piece) in &sent {
             assert_eq!((*port, outer(piece)), (1, (FROM, SERVERS[1].0, false)));

@@ -29,7 +29,6 @@ fn what_the_dataplane_cannot_do_is_refused_and_nothing_is_changed() {
     assert_eq!(before, "-A -t 198.51.100.8:80 -s rr\n-a -t 198.51.100.8:80 -r 192.0.2.9:80 -m -w 1\n");
     for line in [
         "-E -t 198.51.100.8:80 -s rr -p --pe sip",
-        "-a -t 198.51.100.8:80 -r 192.0.2.10 -i",
         "--start-daemon master --mcast-interface lo",
     ] {
         let printed = daemon.lbctl(line);

@@ -72,7 +72,6 @@ impl fmt::Display for Way {
             Method::DirectRouting => "dr",
             Method::Tunnel => "tun",
             Method::Nat => "nat",
-            Method::Tunnel => "tun",
         };
         let transport = |transport| match transport {
             Transport::Tcp => "tcp",

@@ -1,7 +1,7 @@
 # Two commands: `make demo` shows director at work, `make test` passes every test. Both install what is missing first (Debian 12)
 # and need root, because they build a lab of network namespaces.
 #
-#   make demo [MODE=nat|dr|tun] [WIRE=af-packet|af-xdp] [KEEP=1]
+#   make demo [MODE=nat|dr|tun|ipv6] [WIRE=af-packet|af-xdp] [KEEP=1]
 #   make bench [QUICK=1] measures director; a table, target/bench/bench.json and a plot, bench.svg
 #   make record-instructions   writes down how many instructions the fast path takes, for `make test` to compare with
 #   make replay FILE=path   replays a recording of IPVS against a throw-away director and shows what differs; no root
@@ -76,7 +76,7 @@ test-e2e: root build
 # as well. Not `load`: it waits for timeouts. The stable compiler has the sanitizers' runtime but hides the switch.
 ASAN = $(CURDIR)/target/asan
 ASAN_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
-ASAN_STORIES = balance:: daemon:: downloads:: frames:: linux:: network:: statistics:: tunnels:: udp:: two_workers::
+ASAN_STORIES = balance:: daemon:: downloads:: frames:: ipv6:: linux:: network:: statistics:: tunnels:: udp:: two_workers::
 
 test-asan: root build
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo build -p director --target $(ASAN_HOST) --target-dir $(ASAN)

@@ -247,13 +247,15 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
         if self.lost() * TOLERATED <= totals.received {
             return Ok(());
         }
-        let dropped = |&reason: &Drop| (totals.dropped_for(reason), reason.name());
-        let reasons: Vec<_> = Drop::ALL.iter().map(dropped).filter(|(n, _)| *n > 0).collect();
+        let dropped = |reason: &Drop| (totals.dropped_for(*reason), reason.name());
+        let dropped = Drop::ALL.iter().map(dropped).filter(|(frames, _)| *frames > 0);
+        let reasons: Vec<_> = dropped.map(|(frames, reason)| format!("{frames} {reason}")).collect();
         bail!(
-            "{} frames received, {} forwarded, {} to Linux, dropped: {reasons:?}",
+            "{} frames received, {} forwarded, {} to Linux, dropped: {}",
             totals.received,
             totals.forwarded,
-            totals.to_kernel
+            totals.to_kernel,
+            reasons.join(", ")
         )
     }
 
@@ -278,7 +280,7 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
 
 /// The buckets that the daemon gives a table of this capacity by default.
 pub fn buckets(capacity: u32) -> usize {
-    (u64::from(capacity) * 10 / 21).max(8).next_power_of_two() as usize
+    ConnectionTable::buckets_for(capacity) as usize
 }
 
 fn network() -> anyhow::Result<Network> {

@@ -5,11 +5,11 @@ use dataplane::conn::Method;
 use dataplane::time::Clock;
 use dataplane::wire::{Burst, Frame, Wire};
 use dpdk_sys::{Mempool, tsc};
-use indicatif::ProgressBar;
 
 use crate::director::{self, Director, Site};
 use crate::generator::{Generator, Order, Unwrapping};
 use crate::limit::Limit;
+use crate::progress::Progress;
 use crate::report::{Report, Subject};
 use crate::traffic::{Phase, Protocol, SERVERS, Sender, Stream};
 use crate::{Bench, Mode, machine};
@@ -19,19 +19,34 @@ const SCHEDULER: &str = "rr";
 /// Bytes that a connection takes at most, in entries, buckets and timers, rounded up.
 const BYTES_PER_CONNECTION: u64 = 256;
 
-/// How many steps [`run`] makes `progress` go.
-pub fn steps(bench: &Bench) -> u64 {
-    let of_one = 4 + bench.frames.len() * bench.runs * bench.modes.len();
-    (bench.protocols.len() * bench.flows.len() * of_one) as u64
+/// Milliseconds that it takes to open so many flows.
+fn opening(flows: u32) -> u64 {
+    50 + u64::from(flows) / 1000
+}
+
+/// Milliseconds that a run of all modes takes.
+fn one(bench: &Bench) -> u64 {
+    (bench.packets * bench.modes.len()) as u64 / 20_000 + 1
+}
+
+/// Milliseconds that all of it takes.
+pub fn expected(bench: &Bench) -> u64 {
+    let runs = (bench.frames.len() * bench.runs) as u64 * one(bench);
+    let of_protocol: u64 = bench.flows.iter().map(|flows| opening(*flows) + runs).sum();
+    bench.protocols.len() as u64 * of_protocol
 }
 
 /// Measures every combination and adds the figures to `report`.
-pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) {
+pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progress) {
     for &protocol in &bench.protocols {
         for &flows in &bench.flows {
             let needed = 4 * u64::from(flows) * BYTES_PER_CONNECTION;
             if machine::available_memory().is_some_and(|available| available < needed) {
-                progress.suspend(|| eprintln!("{flows} flows left out: they need {needed} bytes of memory"));
+                report.note(format!("inprocess: {flows} flows left out; they need {needed} bytes of memory"));
+                continue;
+            }
+            let least = opening(flows) + bench.frames.len() as u64 * one(bench);
+            if !progress.allows(|| format!("inprocess: {} with {flows} flows", protocol.name()), least) {
                 continue;
             }
             let outcome = measure(bench, protocol, flows, pool, report, progress)
@@ -49,22 +64,21 @@ fn measure(
     flows: u32,
     pool: &Mempool,
     report: &mut Report,
-    progress: &ProgressBar,
+    progress: &Progress,
 ) -> anyhow::Result<()> {
     let capacity = flows.max(1024);
     let blank = Stream::new(protocol, Sender::Clients, Phase::Established, 60)?;
     let opened = |method, name| {
-        progress.set_message(format!("inprocess {}: opening {flows} flows, {name}", protocol.name()));
+        progress.say(format!("inprocess {}: opening {flows} flows, {name}", protocol.name()));
         let generator = Generator::new(pool.clone(), blank.clone());
         let mut director = Director::new(method, SCHEDULER, capacity, generator, bench.hertz)?;
         director.open(protocol, flows)?;
-        progress.inc(1);
         anyhow::Ok(director)
     };
     let mut dr = opened(Method::DirectRouting, "dr")?;
     let mut nat = opened(Method::Nat, "nat")?;
     let mut tun = {
-        progress.set_message(format!("inprocess {}: opening {flows} flows, tun", protocol.name()));
+        progress.say(format!("inprocess {}: opening {flows} flows, tun", protocol.name()));
         let generator = Generator::new(pool.clone(), blank.clone());
         let services = director::services(Method::Tunnel, SCHEDULER)?;
         let (_, mut seats) = Site::new(services, capacity, 2 * usize::from(SERVERS), 1)?;
@@ -72,14 +86,13 @@ fn measure(
         let wire = Unwrapping(generator.clone());
         let mut director = Director::on(seat, wire, generator, Method::Tunnel, bench.hertz);
         director.open(protocol, flows)?;
-        progress.inc(1);
         director
     };
     let mut swapper = Generator::new(pool.clone(), blank.clone());
     let generator = Generator::new(pool.clone(), blank.clone());
     let clock = Clock::new(tsc(), bench.hertz);
     let mut limit = Limit::new(generator, protocol, flows, director::buckets(capacity))?;
-    progress.inc(1);
+    progress.done(opening(flows));
 
     for &frame_bytes in &bench.frames {
         let established = |from: Sender<'_>| Stream::new(protocol, from, Phase::Established, frame_bytes);
@@ -93,20 +106,20 @@ fn measure(
 
         let mut cycles: Vec<_> = bench.modes.iter().map(|_| Vec::with_capacity(bench.runs)).collect();
         let mut lost = cycles.clone();
-        for run in 0..bench.runs {
+        for run in progress.runs("inprocess", bench.runs, one(bench)) {
             // The modes take turns, so that what else the machine does meets all of them, and begin with another one
             // in every run, so that none always comes after the same.
             for place in 0..bench.modes.len() {
                 let which = (place + run) % bench.modes.len();
                 let mode = bench.modes[which];
-                progress.set_message(format!(
+                progress.say(format!(
                     "inprocess {}: {flows} flows, {frame_bytes} bytes, {}",
                     protocol.name(),
                     mode.name()
                 ));
                 let (generator, stream) = match mode {
                     Mode::Macswap => (&swapper, &from_clients),
-                    Mode::Limit => (limit.generator(), &from_clients),
+                    Mode::Limit => (limit.wire(), &from_clients),
                     Mode::Dr => (dr.generator(), &from_clients),
                     Mode::NatIn => (nat.generator(), &from_clients),
                     Mode::NatOut => (nat.generator(), &from_servers),
@@ -129,7 +142,6 @@ fn measure(
                 }
                 cycles[which].push(taken);
                 lost[which].push((dr.lost() + nat.lost() + tun.lost() - before) as f64 / frames as f64 * 1e6);
-                progress.inc(1);
             }
         }
         dr.few_lost()?;
@@ -187,12 +199,12 @@ fn time(packets: usize, mut poll: impl FnMut() -> usize) -> (f64, usize) {
 
 /// What a worker's round is measured against: a burst received, its MAC addresses swapped, and sent.
 #[inline]
-pub fn macswap(wire: &mut Generator) -> usize {
+pub fn macswap(wire: &mut impl Wire) -> usize {
     let mut burst = Burst::new();
     wire.receive(&mut burst);
     let received = burst.len();
     for frame in &mut burst {
-        if let Some((destination, rest)) = Frame::data_mut(frame).split_first_chunk_mut::<6>()
+        if let Some((destination, rest)) = frame.data_mut().split_first_chunk_mut::<6>()
             && let Some(source) = rest.first_chunk_mut::<6>()
         {
             std::mem::swap(destination, source);

@@ -7,11 +7,10 @@ use anyhow::Context;
 use arrayvec::ArrayVec;
 use dataplane::memory::{Region, prefetch};
 use dataplane::time::Tick;
-use dataplane::wire::{BURST, Burst, Wire};
+use dataplane::wire::{BURST, Burst, Frame, Wire};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use zerocopy::FromZeros;
 
-use crate::generator::{Generator, Order};
 use crate::traffic::{self, DIRECTOR, Phase, Protocol, SERVERS, Sender, Stream};
 
 /// Slots of a bucket; a tag is a byte, and an empty slot has tag 0.
@@ -41,8 +40,8 @@ struct Key {
 }
 
 /// The loop and its table.
-pub struct Limit {
-    wire: Generator,
+pub struct Limit<W> {
+    wire: W,
     buckets: Region<Bucket>,
     entries: Region<Entry>,
     /// Frame headers of the servers.
@@ -51,9 +50,9 @@ pub struct Limit {
     counts: Vec<(u64, u64)>,
 }
 
-impl Limit {
+impl<W: Wire> Limit<W> {
     /// With these flows in its table, in as many buckets as director would have for them.
-    pub fn new(wire: Generator, protocol: Protocol, flows: u32, buckets: usize) -> anyhow::Result<Self> {
+    pub fn new(wire: W, protocol: Protocol, flows: u32, buckets: usize) -> anyhow::Result<Self> {
         let header = |number| {
             let mut header = [0; 12];
             header[..6].copy_from_slice(&traffic::server(number).1.0);
@@ -73,28 +72,22 @@ impl Limit {
 
     fn fill(&mut self, protocol: Protocol, flows: u32) -> anyhow::Result<()> {
         let stream = Stream::new(protocol, Sender::Clients, Phase::Established, 60)?;
-        self.wire.send(stream, Order::InTurn(0), flows as usize)?;
-        let mut index = 0;
-        let mut burst = Burst::new();
-        while self.wire.has_more() {
-            self.wire.receive(&mut burst);
-            for frame in &burst {
-                let key = parse(frame.data()).context("the limit loop does not know its own packets")?;
-                let entry = &self.entries[index as usize];
-                entry.addresses.store(key.addresses, Relaxed);
-                entry.ports.store(key.ports, Relaxed);
-                entry.server.store(index % u32::from(SERVERS), Relaxed);
-                self.insert(hash(key), index)?;
-                index += 1;
-            }
-            Wire::send(&mut self.wire, &mut burst);
+        let mut frame = stream.blank().to_vec();
+        for index in 0..flows {
+            stream.write(&mut frame, index);
+            let key = parse(&frame).context("the limit loop does not know its own packets")?;
+            let entry = &self.entries[index as usize];
+            entry.addresses.store(key.addresses, Relaxed);
+            entry.ports.store(key.ports, Relaxed);
+            entry.server.store(index % u32::from(SERVERS), Relaxed);
+            self.insert(hash(key), index)?;
         }
         Ok(())
     }
 
     fn insert(&self, hash: u64, index: u32) -> anyhow::Result<()> {
         for distance in 0..self.buckets.len() {
-            let bucket = self.bucket(hash, distance);
+            let bucket = self.bucket_after(hash, distance);
             let mut tags = bucket.tags.load(Relaxed).to_le_bytes();
             if let Some(free) = tags.iter().position(|&taken| taken == 0) {
                 tags[free] = tag(hash);
@@ -106,9 +99,14 @@ impl Limit {
         anyhow::bail!("the limit loop's table is full")
     }
 
+    /// As far into the buckets as the lower half of `hash` is into its range: their number is not always a power of two.
     #[inline]
-    fn bucket(&self, hash: u64, distance: usize) -> &Bucket {
-        &self.buckets[(hash as usize).wrapping_add(distance) & (self.buckets.len() - 1)]
+    fn home(&self, hash: u64) -> usize {
+        ((u64::from(hash as u32) * self.buckets.len() as u64) >> 32) as usize
+    }
+
+    fn bucket_after(&self, hash: u64, distance: usize) -> &Bucket {
+        &self.buckets[(self.home(hash) + distance) % self.buckets.len()]
     }
 
     /// A burst received, found, counted, readdressed and sent: how many packets it was.
@@ -118,21 +116,21 @@ impl Limit {
         self.wire.receive(&mut burst);
         let received = burst.len();
 
-        let mut keys: ArrayVec<(Key, u64, u64), BURST> = ArrayVec::new();
+        let mut keys: ArrayVec<(Key, u64, usize, u64), BURST> = ArrayVec::new();
         for frame in &burst {
             let key = parse(frame.data()).unwrap_or(Key { addresses: 0, ports: 0 });
             let hash = hash(key);
-            prefetch(self.bucket(hash, 0));
-            keys.push((key, hash, 0));
+            let home = self.home(hash);
+            prefetch(&self.buckets[home]);
+            keys.push((key, hash, home, 0));
         }
-        for (_, hash, matching) in &mut keys {
-            let bucket = self.bucket(*hash, 0);
+        for (_, hash, home, matching) in &mut keys {
+            let bucket = &self.buckets[*home];
             *matching = matches(bucket.tags.load(Relaxed), tag(*hash));
             prefetch(&self.entries[bucket.first(*matching)]);
         }
-        for (frame, (key, hash, matching)) in burst.iter_mut().zip(&keys) {
-            let bucket = self.bucket(*hash, 0);
-            let entry = &self.entries[bucket.first(*matching)];
+        for (frame, (key, hash, home, matching)) in burst.iter_mut().zip(&keys) {
+            let entry = &self.entries[self.buckets[*home].first(*matching)];
             let entry = if entry.is(*key) { Some(entry) } else { self.search(*key, *hash) };
             let Some(entry) = entry else { continue };
             if entry.last_seen.load(Relaxed) != now.0 {
@@ -148,7 +146,7 @@ impl Limit {
                 *bytes += length as u64;
             }
         }
-        Wire::send(&mut self.wire, &mut burst);
+        self.wire.send(&mut burst);
         received
     }
 
@@ -156,7 +154,7 @@ impl Limit {
     #[cold]
     fn search(&self, key: Key, hash: u64) -> Option<&Entry> {
         (0..self.buckets.len()).find_map(|distance| {
-            let bucket = self.bucket(hash, distance);
+            let bucket = self.bucket_after(hash, distance);
             let entries = bucket.entries.iter().map(|index| &self.entries[index.load(Relaxed) as usize]);
             entries.into_iter().find(|entry| entry.is(key))
         })
@@ -168,7 +166,7 @@ impl Limit {
     }
 
     /// What its wire is.
-    pub fn generator(&self) -> &Generator {
+    pub fn wire(&self) -> &W {
         &self.wire
     }
 }

@@ -4,6 +4,7 @@
 
 mod check;
 mod director;
+mod forward;
 mod generator;
 mod inprocess;
 mod limit;
@@ -11,6 +12,7 @@ mod machine;
 mod memory;
 mod newconn;
 mod plot;
+mod progress;
 mod report;
 mod silence;
 mod startup;
@@ -18,17 +20,23 @@ mod traffic;
 mod wire;
 mod workers;
 
+use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::{Parser, ValueEnum};
 use dpdk_sys::{Eal, Mempool, MempoolConfig};
-use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::forward::Task;
 use crate::machine::Machine;
 use crate::memory::Filled;
+use crate::progress::Progress;
 use crate::report::Report;
 use crate::traffic::{MAX_FLOWS, Protocol};
+use crate::wire::Wanted;
 
 /// What is done to packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,9 +79,33 @@ enum Part {
     Inprocess,
     Newconn,
     Workers,
+    /// All that gets through; figures of part `wire`.
     Wire,
+    /// The rate without loss, and latencies; figures of part `wire`.
+    Loss,
+    /// Two workers; figures of part `wire`.
+    Slices,
     Silence,
 }
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Memory => "memory",
+            Part::Startup => "startup",
+            Part::Inprocess => "inprocess",
+            Part::Newconn => "newconn",
+            Part::Workers => "workers",
+            Part::Wire => "wire",
+            Part::Loss => "loss",
+            Part::Slices => "slices",
+            Part::Silence => "silence",
+        }
+    }
+}
+
+/// How long the parts may take with `--quick`: a minute, less what starting and writing take, and what cannot be cut short.
+const QUICK: Duration = Duration::from_secs(50);
 
 /// Measures director's fast path: prints a table and writes the figures as JSON.
 #[derive(Debug, Parser)]
@@ -127,6 +159,9 @@ struct Options {
     /// Fills a table and says what it took: for the part `memory`, which needs a process for it.
     #[arg(long, hide = true)]
     fill: Option<String>,
+    /// Forwards at one end of a wire: for the part `wire`, which needs a process for it.
+    #[arg(long, hide = true)]
+    forward: Option<String>,
     /// Where the figures go.
     #[arg(long, default_value = "target/bench/bench.json")]
     output: PathBuf,
@@ -201,8 +236,21 @@ impl Bench {
     }
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work() -> anyhow::Result<()> {
     let options = Options::parse();
+    if let Some(task) = &options.forward {
+        return serde_json::from_str::<Task>(task).context("what to forward cannot be read")?.run();
+    }
     let cores = machine::cores();
     let last = cores.iter().max().copied();
     let core = options.core.or(last).context("the system does not say which cores there are; use --core")?;
@@ -210,23 +258,42 @@ fn main() -> anyhow::Result<()> {
     let bench = Bench::new(&options, eal.tsc_hz(), core, &cores)?;
     if let Some(mode) = &options.fill {
         let pool = pool(&eal)?;
-        println!("{}", serde_json::to_string(&Filled::here(mode, &bench, &pool)?)?);
-        return Ok(());
+        return say(&serde_json::to_string(&Filled::here(mode, &bench, &pool)?)?);
     }
     let report = measure(&options, &bench, &eal, machine)?;
-    println!("{}", report.table());
+    // Before the table, so that whoever stops reading it has the figures.
     report.write_json(&options.output)?;
-    println!("\nwritten to {}", options.output.display());
-    if let Some(plot) = plot::svg(&report)? {
-        let path = options.output.with_extension("svg");
-        report::write(&path, &plot)?;
-        println!("plotted in {}", path.display());
+    say(&report.table())?;
+    say(&format!("\nwritten to {}", options.output.display()))?;
+    let path = options.output.with_extension("svg");
+    match plot::svg(&report)? {
+        Some(plot) => {
+            report::write(&path, &plot)?;
+            say(&format!("plotted in {}", path.display()))?;
+        }
+        // One of an earlier run would be taken for this one's.
+        None => match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        },
     }
     // Every mbuf must be back; an error that holds the EAL cannot leave this thread.
     eal.cleanup().map_err(|error| error.reason)?;
     let failures = report.failures();
     ensure!(failures.is_empty(), "not everything could be measured:\n  {}", failures.join("\n  "));
     Ok(())
+}
+
+/// A line to standard output. Nobody need read it to its end.
+fn say(text: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What all generators on the first core take their buffers from.
@@ -238,30 +305,43 @@ fn pool(eal: &Eal) -> anyhow::Result<Mempool> {
 fn measure(options: &Options, bench: &Bench, eal: &Eal, machine: Machine) -> anyhow::Result<Report> {
     let pool = pool(eal)?;
     let parts: Vec<_> = Part::value_variants().iter().filter(|part| options.parts.contains(part)).collect();
-    let steps = |part: &&Part| match part {
-        Part::Memory => memory::steps(bench),
-        Part::Startup => startup::steps(bench),
-        Part::Inprocess => inprocess::steps(bench),
-        Part::Newconn => newconn::steps(bench),
-        Part::Workers => workers::steps(bench),
-        Part::Wire => wire::steps(bench),
-        Part::Silence => silence::steps(bench),
+    let expected = |part: &Part| match part {
+        Part::Memory => memory::expected(bench),
+        Part::Startup => startup::expected(bench),
+        Part::Inprocess => inprocess::expected(bench),
+        Part::Newconn => newconn::expected(bench),
+        Part::Workers => workers::expected(bench),
+        Part::Wire => wire::expected(bench, Wanted::Rates),
+        Part::Loss => wire::expected(bench, Wanted::Loss),
+        Part::Slices => wire::expected_of_slices(bench),
+        Part::Silence => silence::expected(bench),
     };
-    let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {elapsed} {msg}")?;
-    let progress = ProgressBar::new(parts.iter().map(steps).sum()).with_style(style);
-
+    let limit = bench.quick.then_some(QUICK);
+    let progress = Progress::new(parts.iter().map(|part| expected(part)).sum(), limit)?;
     let mut report = Report::new(machine);
+    let director = options.director.as_deref();
+    let (mut at, mut times) = (0, Vec::new());
     for part in parts {
+        let start = Instant::now();
         match part {
             Part::Memory => memory::run(bench, &mut report, &progress),
-            Part::Startup => startup::run(bench, options.director.as_deref(), &mut report, &progress),
+            Part::Startup => startup::run(bench, director, &mut report, &progress),
             Part::Inprocess => inprocess::run(bench, &pool, &mut report, &progress),
             Part::Newconn => newconn::run(bench, &pool, &mut report, &progress),
             Part::Workers => workers::run(bench, eal, &mut report, &progress),
-            Part::Wire => wire::run(bench, options.director.as_deref(), &mut report, &progress),
+            Part::Wire => wire::run(bench, Wanted::Rates, director, &mut report, &progress),
+            Part::Loss => wire::run(bench, Wanted::Loss, director, &mut report, &progress),
+            Part::Slices => wire::run_slices(bench, director, &mut report, &progress),
             Part::Silence => silence::run(bench, &pool, &mut report, &progress),
         }
+        at += expected(part);
+        progress.at(at);
+        times.push(format!("{} {:.1} s", part.name(), start.elapsed().as_secs_f64()));
     }
-    progress.finish_and_clear();
+    report.note(format!("this took {:.1} s: {}", progress.finish().as_secs_f64(), times.join(", ")));
+    let shortened = progress.shortened();
+    if !shortened.is_empty() {
+        report.note(format!("shortened, to end in time: {}", shortened.join("; ")));
+    }
     Ok(report)
 }

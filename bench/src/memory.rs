@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use dpdk_sys::Mempool;
-use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use crate::director::Director;
 use crate::generator::{Generator, Order};
 use crate::machine::{self, kilobytes};
+use crate::progress::Progress;
 use crate::report::{Report, Subject};
 use crate::traffic::{Phase, Protocol, Sender, Stream};
 use crate::{Bench, newconn};
@@ -31,15 +31,20 @@ fn runs(bench: &Bench) -> usize {
     bench.runs.min(if bench.quick { 2 } else { 3 })
 }
 
-/// How many steps [`run`] makes `progress` go.
-pub fn steps(bench: &Bench) -> u64 {
-    (newconn::METHODS.len() * runs(bench)) as u64
+/// Milliseconds that a fill takes.
+fn fill(bench: &Bench) -> u64 {
+    200 + u64::from(bench.capacity) / 3000
+}
+
+/// Milliseconds that all of it takes.
+pub fn expected(bench: &Bench) -> u64 {
+    (newconn::METHODS.len() * runs(bench)) as u64 * fill(bench)
 }
 
 /// Fills tables to capacity and adds the figures to `report`.
-pub fn run(bench: &Bench, report: &mut Report, progress: &ProgressBar) {
+pub fn run(bench: &Bench, report: &mut Report, progress: &Progress) {
     for (mode, _) in newconn::METHODS {
-        progress.set_message(format!("memory: filling a table, {mode}"));
+        progress.say(format!("memory: filling a table, {mode}"));
         let outcome = measure(bench, mode, report, progress);
         if let Err(error) = outcome.with_context(|| format!("memory of connections, {mode}")) {
             report.fail(&error);
@@ -51,7 +56,7 @@ fn measure(
     bench: &Bench,
     mode: &'static str,
     report: &mut Report,
-    progress: &ProgressBar,
+    progress: &Progress,
 ) -> anyhow::Result<()> {
     let capacity = bench.capacity;
     let needed = u64::from(capacity) * AT_MOST;
@@ -60,7 +65,7 @@ fn measure(
         "{capacity} connections may need {needed} bytes, which are not to be had"
     );
     let [mut held, mut buckets, mut rest, mut reserved, mut seconds] = [(); 5].map(|()| Vec::new());
-    for _ in 0..runs(bench) {
+    for _ in progress.runs("memory", runs(bench), fill(bench)) {
         let filled = Filled::in_another_process(mode, bench)?;
         let by_connection = |bytes: u64| bytes as f64 / filled.connections as f64;
         held.push(by_connection(filled.held));
@@ -68,7 +73,6 @@ fn measure(
         rest.push(by_connection(filled.held) - by_connection(filled.buckets * LINE) - LINE as f64);
         reserved.push(filled.reserved as f64 / f64::from(capacity));
         seconds.push(filled.construction_seconds);
-        progress.inc(1);
     }
     let subject = Subject {
         part: "memory",

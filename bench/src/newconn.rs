@@ -6,11 +6,11 @@ use anyhow::{Context, anyhow, bail, ensure};
 use dataplane::conn::Method;
 use dataplane::schedule;
 use dpdk_sys::{Mempool, tsc};
-use indicatif::ProgressBar;
 
 use crate::Bench;
 use crate::director::Director;
 use crate::generator::{Generator, Order};
+use crate::progress::Progress;
 use crate::report::{Report, Subject};
 use crate::traffic::{Phase, Protocol, Sender, Stream};
 
@@ -32,14 +32,28 @@ const MODES: [(&str, Method, &str); 3] = [
 /// Longer than the timeout of a connection of which one packet has been seen.
 const LATER_SECONDS: u32 = 600;
 
-/// How many steps [`run`] makes `progress` go.
-pub fn steps(bench: &Bench) -> u64 {
-    (bench.protocols.len() * MODES.len() * (1 + bench.runs)) as u64
+/// Milliseconds that filling and emptying a table takes.
+fn fill(bench: &Bench) -> u64 {
+    20 + u64::from(bench.capacity) / 2500
+}
+
+/// Milliseconds that a run of a mode takes.
+fn one(bench: &Bench) -> u64 {
+    u64::from(bench.new_connections) / 2500 + 1
+}
+
+/// Milliseconds that all of it takes.
+pub fn expected(bench: &Bench) -> u64 {
+    (bench.protocols.len() * MODES.len()) as u64 * (fill(bench) + bench.runs as u64 * one(bench))
 }
 
 /// Measures every combination and adds the figures to `report`.
-pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) {
+pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progress) {
     for &protocol in &bench.protocols {
+        let least = MODES.len() as u64 * (fill(bench) + one(bench));
+        if !progress.allows(|| format!("newconn: {}", protocol.name()), least) {
+            continue;
+        }
         let outcome = measure(bench, protocol, pool, report, progress)
             .with_context(|| format!("new connections, {}", protocol.name()));
         if let Err(error) = outcome {
@@ -53,16 +67,14 @@ fn measure(
     protocol: Protocol,
     pool: &Mempool,
     report: &mut Report,
-    progress: &ProgressBar,
+    progress: &Progress,
 ) -> anyhow::Result<()> {
     let stream = Stream::new(protocol, Sender::Clients, Phase::Opening, FRAME_BYTES)?;
     let mut directors = Vec::new();
     for (mode, method, scheduler) in MODES {
-        progress
-            .set_message(format!("newconn {}: filling the table, {mode} by {scheduler}", protocol.name()));
+        progress.say(format!("newconn {}: filling the table, {mode} by {scheduler}", protocol.name()));
         if schedule::by_name(scheduler).is_none() {
             report.fail(&anyhow!("new connections by {scheduler}: there is no such scheduler"));
-            progress.inc(1 + bench.runs as u64);
             continue;
         }
         let generator = Generator::new(pool.clone(), stream.clone());
@@ -70,7 +82,7 @@ fn measure(
         // The kernel gives memory when it is first written to; that is not what is to be measured.
         open(&mut director, &stream, 0, bench.capacity)?;
         expire(&mut director)?;
-        progress.inc(1);
+        progress.done(fill(bench));
         directors.push(Measured {
             mode,
             scheduler,
@@ -80,13 +92,13 @@ fn measure(
             refused: Vec::new(),
         });
     }
-    for run in 0..bench.runs {
+    for run in progress.runs("newconn", bench.runs, directors.len() as u64 * one(bench)) {
         // Each run begins with another one, so that none always comes after the same.
         let place = run % directors.len().max(1);
         let (last, first) = directors.split_at_mut(place);
         for measured in first.iter_mut().chain(last) {
             let Measured { mode, scheduler, director, opening, ending, refused } = measured;
-            progress.set_message(format!("newconn {}: {mode} by {scheduler}", protocol.name()));
+            progress.say(format!("newconn {}: {mode} by {scheduler}", protocol.name()));
             // Other flows in every run, so that they are in other buckets.
             let first = run as u32 * bench.new_connections;
             let count = f64::from(bench.new_connections);
@@ -94,7 +106,6 @@ fn measure(
             opening.push(open(director, &stream, first, bench.new_connections)? as f64 / count);
             refused.push((director.lost() - lost) as f64 / count * 1e6);
             ending.push(expire(director)? as f64 / count);
-            progress.inc(1);
         }
     }
     for Measured { mode, scheduler, opening, ending, refused, .. } in directors {

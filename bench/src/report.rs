@@ -3,11 +3,12 @@
 //! It takes figures as they come and must never choose among them, nor know what they mean: a new part of the benchmark
 //! needs nothing here.
 
+mod table;
+
 use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
-use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::machine::Machine;
@@ -62,13 +63,14 @@ pub struct Record {
 pub struct Report {
     machine: Machine,
     records: Vec<Record>,
+    notes: Vec<String>,
     failures: Vec<String>,
 }
 
 impl Report {
     /// Nothing yet.
     pub fn new(machine: Machine) -> Self {
-        Self { machine, records: Vec::new(), failures: Vec::new() }
+        Self { machine, records: Vec::new(), notes: Vec::new(), failures: Vec::new() }
     }
 
     /// Adds a figure: one value for each run. Without a run there is no figure.
@@ -77,6 +79,11 @@ impl Report {
         let (Some(&min), Some(&max)) = (runs.first(), runs.last()) else { return };
         let (subject, machine, value) = (subject.clone(), self.machine.clone(), median(&runs));
         self.records.push(Record { subject, metric, unit, value, min, max, runs: runs.len(), machine });
+    }
+
+    /// Adds a line to be read with the figures: what is not among them, and why.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
     }
 
     /// Notes that something could not be measured: it has no figures, and is never tried again until it has.
@@ -106,54 +113,22 @@ impl Report {
         write(path, &text)
     }
 
-    /// All figures: a line for what they are of, a column for each metric of the part, in it the median and, where the
-    /// runs differ, the least and the greatest.
+    /// All figures, for people, and what is to be noted.
     pub fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
-        for part in distinct(self.records.iter().map(|record| record.subject.part)) {
+        let parts = distinct(self.records.iter().map(|record| record.subject.part));
+        let mut text = self.machine.to_string();
+        for part in parts {
             let records: Vec<_> = self.records.iter().filter(|record| record.subject.part == part).collect();
-            let metrics = distinct(records.iter().map(|record| (record.metric, record.unit)));
-            let names = [part, "protocol", "flows", "frame", "workers", "scheduler", "runs"];
-            let metric_names = metrics.iter().map(|(metric, unit)| match *unit {
-                "1" => format!("\n{}", broken(metric)),
-                unit => format!("\n{}\n{unit}", broken(metric)),
-            });
-            let header = names.map(|name| format!("\n{name}")).into_iter().chain(metric_names);
-            table.add_row(header.enumerate().map(|(column, text)| aligned(column, text)));
-            for subject in distinct(records.iter().map(|record| &record.subject)) {
-                let of_subject = || records.iter().filter(|record| record.subject == *subject);
-                let runs = distinct(of_subject().map(|record| record.runs));
-                let figures = metrics.iter().map(|metric| {
-                    let found = of_subject().find(|record| (record.metric, record.unit) == *metric);
-                    found.map_or_else(|| NONE.to_owned(), |record| record.figure())
-                });
-                let about = [
-                    subject.mode.to_owned(),
-                    subject.protocol.to_owned(),
-                    count(subject.flows as usize),
-                    count(subject.frame_bytes),
-                    count(subject.workers),
-                    subject.scheduler.to_owned(),
-                    runs.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-                ];
-                let row = about.into_iter().chain(figures);
-                table.add_row(row.enumerate().map(|(column, text)| aligned(column, text)));
-            }
+            text += &format!("\n{}", table::of_part(part, &records));
         }
-        let lines = table.to_string();
-        let lines: Vec<_> = lines.lines().map(str::trim_end).collect();
-        format!("{}{}", self.machine, lines.join("\n"))
-    }
-}
-
-impl Record {
-    /// The median, and what the runs lie between.
-    fn figure(&self) -> String {
-        let Record { value, min, max, .. } = *self;
-        let (scale, suffix) = if value >= 1e6 { (1e6, " M") } else { (1.0, "") };
-        let (value, min, max) = (number(value / scale), number(min / scale), number(max / scale));
-        if min == max { format!("{value}{suffix}") } else { format!("{value} ({min}..{max}){suffix}") }
+        if !self.notes.is_empty() {
+            text += "\nnotes\n";
+        }
+        for note in &self.notes {
+            text += &table::wrapped(note);
+        }
+        text.truncate(text.trim_end().len());
+        text
     }
 }
 
@@ -184,39 +159,6 @@ pub fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
         }
     }
     seen
-}
-
-/// Names to the left, numbers to the right.
-fn aligned(column: usize, text: String) -> Cell {
-    let is_name = matches!(column, 0 | 1 | 5);
-    let alignment = if is_name { CellAlignment::Left } else { CellAlignment::Right };
-    Cell::new(text).set_alignment(alignment)
-}
-
-fn count(number: usize) -> String {
-    if number == 0 { NONE.to_owned() } else { number.to_string() }
-}
-
-/// A long name in two lines, so that its column is not wider than its figures.
-fn broken(name: &str) -> String {
-    let middle = name.len() / 2;
-    let breaks = name.match_indices('_').map(|(at, _)| at + 1).filter(|_| name.len() > 16);
-    match breaks.min_by_key(|at| at.abs_diff(middle)) {
-        Some(at) => format!("{}\n{}", &name[..at], &name[at..]),
-        None => name.to_owned(),
-    }
-}
-
-/// As many digits as say something.
-fn number(value: f64) -> String {
-    match value.abs() {
-        100.0.. => format!("{value:.0}"),
-        10.0.. => format!("{value:.1}"),
-        0.0 => "0".to_owned(),
-        1.0.. => format!("{value:.2}"),
-        0.01.. => format!("{value:.3}"),
-        _ => format!("{value:.6}"),
-    }
 }
 
 #[cfg(test)]

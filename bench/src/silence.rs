@@ -10,15 +10,15 @@ mod control;
 mod watch;
 
 use dpdk_sys::Mempool;
-use indicatif::ProgressBar;
 
+use crate::progress::Progress;
 use crate::report::{Report, Subject};
 use crate::{Bench, newconn};
 use watch::Watch;
 
-/// How many steps [`run`] makes `progress` go.
-pub fn steps(bench: &Bench) -> u64 {
-    connections::steps(bench) + control::steps(bench)
+/// Milliseconds that all of it takes.
+pub fn expected(bench: &Bench) -> u64 {
+    connections::expected(bench) + control::expected(bench)
 }
 
 /// Each takes as long as many of another part, because everything is done several times in it.
@@ -27,7 +27,7 @@ fn runs(bench: &Bench) -> usize {
 }
 
 /// Measures every activity and adds the figures to `report`.
-pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) {
+pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progress) {
     connections::run(bench, pool, report, progress);
     control::run(bench, pool, report, progress);
 }

@@ -8,9 +8,9 @@ use std::{fs, thread};
 use anyhow::{Context, bail, ensure};
 use control::client::{CallError, Client, Transport};
 use control::protocol::{Reply, Request};
-use indicatif::ProgressBar;
 
 use crate::Bench;
+use crate::progress::Progress;
 use crate::report::{NONE, Report, Subject};
 
 /// How long it may take before that is an error.
@@ -19,13 +19,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often the socket is looked for: the error of the figure.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How many steps [`run`] makes `progress` go.
-pub fn steps(bench: &Bench) -> u64 {
-    bench.runs as u64
+/// Milliseconds that a start takes.
+fn one(bench: &Bench) -> u64 {
+    170 + u64::from(bench.capacity) / 70_000
+}
+
+/// Milliseconds that all of it takes.
+pub fn expected(bench: &Bench) -> u64 {
+    bench.runs as u64 * one(bench)
 }
 
 /// Starts the daemon `director` over and over and adds the figure to `report`.
-pub fn run(bench: &Bench, director: Option<&Path>, report: &mut Report, progress: &ProgressBar) {
+pub fn run(bench: &Bench, director: Option<&Path>, report: &mut Report, progress: &Progress) {
     let mut measure = || {
         let program = match director {
             Some(given) => given.to_owned(),
@@ -37,10 +42,9 @@ pub fn run(bench: &Bench, director: Option<&Path>, report: &mut Report, progress
             program.display()
         );
         let mut seconds = Vec::with_capacity(bench.runs);
-        for _ in 0..bench.runs {
-            progress.set_message(format!("startup: a table of {} connections", bench.capacity));
+        for _ in progress.runs("startup", bench.runs, one(bench)) {
+            progress.say(format!("startup: a table of {} connections", bench.capacity));
             seconds.push(start(&program, bench)?.as_secs_f64());
-            progress.inc(1);
         }
         let subject = Subject {
             part: "startup",
@@ -107,7 +111,7 @@ impl Running {
         loop {
             match client.call(&Request::Status) {
                 Ok(Reply::Status(_)) => return Ok(()),
-                Ok(other) => bail!("the daemon answers {other:?} when asked how it is"),
+                Ok(_) => bail!("the daemon answers something else when asked how it is"),
                 Err(CallError::Unreachable(_)) if start.elapsed() < PATIENCE => {}
                 Err(error) => return Err(error.into()),
             }

@@ -50,6 +50,12 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// The one that reports name so.
+    pub fn named(name: &str) -> anyhow::Result<Self> {
+        let found = [Protocol::Udp, Protocol::Tcp].into_iter().find(|protocol| protocol.name() == name);
+        found.with_context(|| format!("there is no protocol {name}"))
+    }
+
     /// As reports name it.
     pub fn name(self) -> &'static str {
         match self {

@@ -13,11 +13,11 @@ use anyhow::{Context, anyhow, ensure};
 use dataplane::conn::Method;
 use dataplane::wire::{Burst, Wire};
 use dpdk_sys::{EalHandle, Mbuf, Mempool, MempoolConfig, tsc};
-use indicatif::ProgressBar;
 
 use crate::director::{Director, Seat, Site, services};
 use crate::generator::{Generator, Order};
 use crate::inprocess::macswap;
+use crate::progress::Progress;
 use crate::report::{Report, Subject, median};
 use crate::traffic::{Phase, Protocol, SERVERS, Sender, Stream};
 use crate::{Bench, machine};
@@ -78,18 +78,34 @@ fn protocols(bench: &Bench) -> &[Protocol] {
     &bench.protocols[..if bench.quick { 1 } else { bench.protocols.len() }]
 }
 
-/// How many steps [`run`] makes `progress` go.
-pub fn steps(bench: &Bench) -> u64 {
-    (protocols(bench).len() * flows(bench).len() * (1 + bench.runs)) as u64
+/// Milliseconds that it takes to open so many flows of each.
+fn opening(flows: u32) -> u64 {
+    50 + u64::from(flows) / 300
+}
+
+/// Milliseconds that a run of all modes takes.
+fn one(bench: &Bench) -> u64 {
+    bench.packets as u64 / 1500 + 1
+}
+
+/// Milliseconds that all of it takes.
+pub fn expected(bench: &Bench) -> u64 {
+    let of = |flows| opening(flows) + bench.runs as u64 * one(bench);
+    let of_protocol: u64 = flows(bench).into_iter().map(of).sum();
+    protocols(bench).len() as u64 * of_protocol
 }
 
 /// Measures every combination and adds the figures to `report`.
-pub fn run(bench: &Bench, eal: &EalHandle, report: &mut Report, progress: &ProgressBar) {
+pub fn run(bench: &Bench, eal: &EalHandle, report: &mut Report, progress: &Progress) {
     let config = MempoolConfig { count: 2047, ..MempoolConfig::default() };
     let outcome = Mempool::create(eal, "workers", &config).map_err(anyhow::Error::from).and_then(|pool| {
         let cores = bench.two_cores()?;
         for &protocol in protocols(bench) {
             for flows in flows(bench) {
+                let what = || format!("workers: {} with {flows} flows", protocol.name());
+                if !progress.allows(what, opening(flows) + one(bench)) {
+                    continue;
+                }
                 // Turns begin anew with each worker's first flow.
                 let flows = flows.next_multiple_of(u32::from(SERVERS));
                 measure(bench, (protocol, flows), cores, eal, &pool, report, progress)
@@ -163,10 +179,10 @@ fn measure(
     eal: &EalHandle,
     pool: &Mempool,
     report: &mut Report,
-    progress: &ProgressBar,
+    progress: &Progress,
 ) -> anyhow::Result<()> {
     let message =
-        |what: &str| progress.set_message(format!("workers {}: {flows} flows each, {what}", protocol.name()));
+        |what: &str| progress.say(format!("workers {}: {flows} flows each, {what}", protocol.name()));
     message("opening");
     // A worker keeps some free entries at hand that the other cannot have.
     let capacity = WORKERS as u32 * flows + 1024;
@@ -206,9 +222,9 @@ fn measure(
             hands.push(Hand { jobs, done });
         }
         let turns = hands.iter().map(Hand::open).collect::<anyhow::Result<Vec<_>>>()?;
-        progress.inc(1);
+        progress.done(opening(flows));
         let mut figures = Mode::ALL.map(|_| Figures::default());
-        for run in 0..bench.runs {
+        for run in progress.runs("workers", bench.runs, one(bench)) {
             for place in 0..Mode::ALL.len() {
                 let which = (place + run) % Mode::ALL.len();
                 let mode = Mode::ALL[which];
@@ -226,7 +242,6 @@ fn measure(
                 }
                 figures[which].add(alone.map(typical), both.map(typical), bench.hertz as f64);
             }
-            progress.inc(1);
         }
         anyhow::Ok(figures)
     })?;

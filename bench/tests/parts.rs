@@ -7,7 +7,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The modes of each part. `startup` and `wire` are not among them: they start the daemon, which is not built for this test.
+/// The modes of each part. `startup`, `wire`, `loss` and `slices` are not among them: they start the daemon, which is not built
+/// for this test.
 const PARTS: &[(&str, &[&str])] = &[
     ("inprocess", &["macswap", "limit", "dr", "nat-in", "nat-out"]),
     ("newconn", &["dr", "nat-in"]),
@@ -72,14 +73,17 @@ fn every_part_leaves_its_figures() {
 fn what_cannot_be_measured_is_said_and_has_no_figures() {
     let directory = tempfile::tempdir().unwrap();
     let output = directory.path().join("bench.json");
+    fs::write(output.with_extension("svg"), "of an earlier run").unwrap();
     let missing = directory.path().join("no-such-daemon");
     let mut command = bench(&output);
-    let finished = command.args(["--parts", "startup,wire", "--director"]).arg(&missing).output().unwrap();
+    let finished =
+        command.args(["--parts", "startup,wire,loss,slices", "--director"]).arg(&missing).output().unwrap();
     assert!(!finished.status.success());
     let errors = String::from_utf8_lossy(&finished.stderr);
     for part in ["start-up of the daemon", "on a wire, tcp with 1000 flows", "two workers on a wire"] {
         assert!(errors.contains(part), "{part}: {errors}");
     }
     assert!(errors.contains("no-such-daemon is not there"), "{errors}");
-    assert_eq!(fs::read_to_string(output).unwrap().trim(), "[]");
+    assert_eq!(fs::read_to_string(&output).unwrap().trim(), "[]");
+    assert!(!output.with_extension("svg").exists(), "the plot of an earlier run is left");
 }

@@ -152,6 +152,60 @@ fn an_error_names_the_device_and_leaves_the_others_open() {
     pktgen.end();
 }
 
+/// One measurement by a generator that ends after it.
+fn once(options: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pktgen"));
+    command.args(["--memory", "96"]).args(options.split(' '));
+    command
+}
+
+#[test]
+fn what_is_no_measurement_of_what_was_asked_for_is_an_error_in_one_line() {
+    // No generator makes so many frames, so that none of these rates is ever kept to.
+    for (options, words) in [
+        ("--device net_ring0 --no-open --rate 900M --seconds 0.05", "could not keep to the rate"),
+        (
+            "--device net_ring0 --no-open --search --rate 900M --precision 50 --seconds 0.01",
+            "no rate with a loss of at most 0 % found between 450.0000 and 900.0000 M/s",
+        ),
+        ("--device net_null0,no-rx=1 --no-open --search --seconds 0.01", "nothing comes back"),
+    ] {
+        let finished = once(options).output().expect("it starts");
+        let errors = String::from_utf8_lossy(&finished.stderr);
+        assert_eq!(finished.status.code(), Some(1), "{options}: {errors}");
+        let of_ours: Vec<_> = errors.lines().filter(|line| line.starts_with("pktgen: ")).collect();
+        assert!(matches!(of_ours[..], [line] if line.contains(words)), "{options}: {errors}");
+    }
+}
+
+#[test]
+fn a_search_ends_by_its_deadline_and_says_so() {
+    let mut pktgen = Pktgen::start();
+    let answer = pktgen.job(
+        "--device net_ring0 --no-open --search --rate 900M --seconds 0.05 --attempts 100 --deadline 0.1",
+    );
+    assert_eq!(answer["search"]["complete"], false, "{answer}");
+    let trials = answer["search"]["trials"].as_array().expect("trials").len();
+    assert!((1..=10).contains(&trials), "{answer}");
+    assert_eq!(answer["search"]["highest"].as_f64(), Some(900e6), "{answer}");
+    pktgen.end();
+}
+
+#[test]
+fn it_ends_well_when_nobody_reads() {
+    let mut child = once("--device net_ring0 --no-open --rate 1k --seconds 0.05")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(child.stdout.take());
+    let finished = child.wait_with_output().expect("it ends");
+    let errors = String::from_utf8_lossy(&finished.stderr);
+    assert!(!errors.contains("panicked") && !errors.contains("pipe"), "{errors}");
+    // Where others have the core it may be too late for its frames; that is said, and no fault of the pipe.
+    assert!(finished.status.success() || errors.contains("could not keep to the rate"), "{errors}");
+}
+
 /// A testpmd at the other end of a memif. It ends when it is dropped.
 struct Testpmd {
     child: Child,

@@ -93,7 +93,7 @@ pub enum HugePages {
 /// `[connections]`: the size of the connection table and of the table of destinations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connections {
-    /// Buckets of the connection table; a power of two.
+    /// Buckets of the connection table.
     pub buckets: u32,
     /// Most connections at once; from 1 to 2^31.
     pub capacity: u32,

@@ -51,6 +51,16 @@ pub(crate) struct Egress<F> {
     requests: Arc<ArrayQueue<Resolve>>,
 }
 
+/// Where packets of the connection `entry` go on to, as far as that is known from an earlier one.
+#[inline]
+pub(crate) fn adjacency<'n>(
+    entry: &Entry,
+    direction: Direction,
+    network: &'n Network,
+) -> Option<&'n Adjacency> {
+    network.adjacency(entry.adjacency(direction, network.generation())?)
+}
+
 impl<F: Frame> Egress<F> {
     /// For ports of these MTUs. What is unresolved is asked for in `requests`.
     pub(crate) fn new(mtus: &[u16], requests: Arc<ArrayQueue<Resolve>>) -> Self {
@@ -87,15 +97,13 @@ impl<F: Frame> Egress<F> {
         network: &Network,
         now: Tick,
     ) -> Result<(), Drop> {
-        let generation = network.generation();
-        let cached = entry.adjacency(direction, generation).and_then(|id| network.adjacency(id));
-        match cached {
+        match adjacency(entry, direction, network) {
             Some(adjacency) => self.transmit(frame, adjacency),
             None => self.resolve(frame, to(), Some((entry, direction)), network, now),
         }
     }
 
-    /// Sends a frame of no connection on to the address `to`, likewise.
+    /// Sends a frame of no connection on to the address `to`.
     pub(crate) fn send_single(
         &mut self,
         frame: F,
@@ -106,9 +114,10 @@ impl<F: Frame> Egress<F> {
         self.resolve(frame, to, None, network, now)
     }
 
-    /// The rest of [`Egress::send`], for a connection that has not been sent to since the network last changed, or for none.
+    /// Sends `frame` on to the address `to`: for a connection without a [known adjacency](adjacency), because nothing of it has
+    /// been sent since the network last changed, or for none.
     #[inline(never)]
-    fn resolve(
+    pub(crate) fn resolve(
         &mut self,
         frame: F,
         to: IpAddr,
@@ -138,14 +147,19 @@ impl<F: Frame> Egress<F> {
         }
     }
 
-    #[inline]
     fn transmit(&mut self, mut frame: F, adjacency: &Adjacency) -> Result<(), Drop> {
-        let port = usize::from(adjacency.port().0);
-        let Out { longest, frames } = self.ports.get_mut(port).ok_or(Drop::NoRoute)?;
+        ethernet::set_addresses(frame.data_mut(), adjacency.addresses());
+        self.queue(frame, adjacency.port())
+    }
+
+    /// Sends `frame`, which has its frame header, from `port` with the next [`Egress::flush`], which must come before another
+    /// burst.
+    #[inline]
+    pub(crate) fn queue(&mut self, frame: F, port: PortId) -> Result<(), Drop> {
+        let Out { longest, frames } = self.ports.get_mut(usize::from(port.0)).ok_or(Drop::NoRoute)?;
         if frame.len() > *longest {
             return Err(Drop::TooBig);
         }
-        ethernet::set_addresses(frame.data_mut(), adjacency.addresses());
         frames.try_push(frame).map_err(|_| Drop::TxFull)
     }
 

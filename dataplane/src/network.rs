@@ -149,8 +149,9 @@ pub enum Unreachable {
 }
 
 /// Routes and neighbours at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Network {
+    /// Never 0.
     generation: u32,
     v4: PrefixMap<Ipv4Net, Option<NextHop>>,
     v6: PrefixMap<Ipv6Net, Option<NextHop>>,
@@ -159,8 +160,21 @@ pub struct Network {
     sources: Sources,
 }
 
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            generation: 1,
+            v4: PrefixMap::default(),
+            v6: PrefixMap::default(),
+            neighbours: HashMap::default(),
+            adjacencies: Vec::default(),
+            sources: Sources::default(),
+        }
+    }
+}
+
 impl Network {
-    /// Changes when what a destination's [`AdjacencyId`] is may have changed: on any change of a route, and when
+    /// Never 0. Changes when what a destination's [`AdjacencyId`] is may have changed: on any change of a route, and when
     /// an id was given to another neighbour. A connection's cached id is good while this is what it was.
     #[inline]
     pub fn generation(&self) -> u32 {
@@ -220,6 +234,10 @@ impl Network {
             .map(|(&(port, address), id)| (port, address, self.adjacency(*id).map(Adjacency::destination)))
     }
 
+    fn begin_generation(&mut self) {
+        self.generation = self.generation.wrapping_add(1).max(1);
+    }
+
     /// Puts `routes` in the place of all routes there were. Of several for one prefix, the last one given counts.
     ///
     /// A route without a next hop leaves by no port of this director (another interface of Linux, a blackhole). It
@@ -233,7 +251,7 @@ impl Network {
                 IpNet::V6(p) => drop(self.v6.insert(p.trunc(), hop)),
             }
         }
-        self.generation = self.generation.wrapping_add(1);
+        self.begin_generation();
     }
 
     /// Makes `address` on `port` known, or gives it a new MAC address. Its id stays what it was.
@@ -271,7 +289,7 @@ impl Network {
             }
             None => false,
         });
-        self.generation = self.generation.wrapping_add(1);
+        self.begin_generation();
     }
 }
 

@@ -134,18 +134,9 @@ const fn dropped(reason: Drop) -> Parsed {
     Parsed::Other(Verdict::Drop(reason))
 }
 
-/// Parses a frame that a port with the address `mac` received: the packet in it, else [`Packet::NONE`]. What else may be in
-/// it, [`parse`] tells.
-#[inline]
-pub(crate) fn packet<F: Frame>(frame: &F, mac: MacAddr) -> Packet {
-    match plain(frame, mac) {
-        Some(packet) => packet,
-        None => unusual(frame, mac),
-    }
-}
-
-#[cold]
-fn unusual<F: Frame>(frame: &F, mac: MacAddr) -> Packet {
+/// Parses a frame that a port with the address `mac` received and that is not [plain]: the packet in it, else
+/// [`Packet::NONE`]. What else may be in it, [`parse`] tells.
+pub(crate) fn unusual<F: Frame>(frame: &F, mac: MacAddr) -> Packet {
     match parse(frame, mac) {
         Parsed::Packet(packet) => packet,
         _ => Packet::NONE,
@@ -156,15 +147,17 @@ fn unusual<F: Frame>(frame: &F, mac: MacAddr) -> Packet {
 /// Ethernet's, IPv4's and TCP's headers. `None` says only that it is not of this kind. All is at a fixed place, and one
 /// look at the length is enough.
 #[inline]
-fn plain<F: Frame>(frame: &F, mac: MacAddr) -> Option<Packet> {
+pub(crate) fn plain<F: Frame>(frame: &F, mac: MacAddr) -> Option<Packet> {
     const IP: usize = ethernet::HEADER;
     const TRANSPORT: usize = IP + 20;
+    /// Of the header's first eight bytes: version and header length, more fragments, offset.
+    const VERSION_AND_FRAGMENT: u64 = u64::from_le_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
 
     let head = frame.data().first_chunk::<{ TRANSPORT + tcp::MIN_HEADER }>()?;
+    let first = u64::from_le_bytes(*head[IP..].first_chunk()?);
     if u64::from_le_bytes(*head.first_chunk()?) << 16 != mac.word()
         || read_u16(head, 12) != ethertype::IPV4
-        || head[IP] != 0x45
-        || read_u16(head, IP + 6) & 0x3fff != 0
+        || first & VERSION_AND_FRAGMENT != 0x45
     {
         return None;
     }
@@ -174,7 +167,7 @@ fn plain<F: Frame>(frame: &F, mac: MacAddr) -> Option<Packet> {
         protocol::UDP => (udp::HEADER, 0),
         _ => return None,
     };
-    let length = read_u16(head, IP + 2);
+    let length = ((first >> 16) as u16).swap_bytes();
     let end = usize::from(length);
     if end < 20 + transport || IP + end > frame.len() || !checksum::is_right(head[IP..].first_chunk()?) {
         return None;

@@ -1,5 +1,6 @@
 //! Virtual services as workers see them: which flows are whose, and where they may go.
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -157,7 +158,7 @@ impl Service {
 }
 
 /// The key of a service: IP protocol number, address, port (0 for every port).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceKey {
     /// IP protocol number.
     pub protocol: u8,
@@ -165,6 +166,27 @@ pub struct ServiceKey {
     pub address: IpAddr,
     /// Virtual port; 0 for every port.
     pub port: u16,
+}
+
+impl Hash for ServiceKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Address(self.address).hash(state);
+        state.write_u32(u32::from(self.protocol) << 16 | u32::from(self.port));
+    }
+}
+
+/// An address that is hashed as the number it is: every new connection's is, and byte by byte takes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Address(IpAddr);
+
+impl Hash for Address {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.0 {
+            IpAddr::V4(address) => state.write_u32(address.into()),
+            IpAddr::V6(address) => state.write_u128(address.into()),
+        }
+    }
 }
 
 /// A family of addresses.
@@ -233,14 +255,14 @@ pub struct Services {
     rules: Vec<Rule>,
     by_mark: HashMap<(Family, u32), Arc<Service>>,
     by_address: HashMap<ServiceKey, Arc<Service>>,
-    addresses: HashSet<IpAddr>,
+    addresses: HashSet<Address>,
 }
 
 impl Services {
     /// Of these services.
     pub fn new(services: impl IntoIterator<Item = (ServiceKey, Arc<Service>)>) -> Self {
         let by_address: HashMap<_, _> = services.into_iter().collect();
-        let addresses = by_address.keys().map(|key| key.address).collect();
+        let addresses = by_address.keys().map(|key| Address(key.address)).collect();
         Self { by_address, addresses, ..Self::default() }
     }
 
@@ -269,15 +291,15 @@ impl Services {
             return Some(found);
         }
         let (address, port) = flow.destination();
-        if !self.addresses.contains(&address) {
-            return None;
-        }
         let on = |port| {
             let key = ServiceKey { protocol: flow.protocol(), address, port };
             self.by_address.get(&key).map(|service| Match { service, port, mark: None })
         };
         if let Some(exact) = on(port) {
             return Some(exact);
+        }
+        if !self.addresses.contains(&Address(address)) {
+            return None;
         }
         // What looks like FTP's data belongs to the service of its control connections. It can do nothing with it unless it
         // keeps a client's connections together.
@@ -296,6 +318,6 @@ impl Services {
                 && rule.destination.contains(address)
                 && self.by_mark.contains_key(&(address.into(), rule.mark))
         };
-        self.addresses.contains(&address) || self.rules.iter().any(is_marked)
+        self.addresses.contains(&Address(address)) || self.rules.iter().any(is_marked)
     }
 }

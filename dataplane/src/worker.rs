@@ -5,16 +5,19 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 
 use crate::conn::entry::Entry;
+use crate::conn::key::Key;
 use crate::conn::table::{Candidate, Found, Hash};
 use crate::conn::{ConnectionTable, Connections, Direction, Method};
 use crate::counters::{Verdict, WorkerCounters};
 use crate::destination::{Destinations, Tallies};
-use crate::egress::{Egress, Ports};
+use crate::egress::{self, Egress, Ports};
 use crate::forward::forward;
 use crate::network::{MacAddr, PortId};
+use crate::packet::ethernet;
 use crate::packet::tcp::Flags;
 use crate::parse::{self, Packet};
 use crate::snapshot::{Resolve, Snapshot, Subscriber};
@@ -181,20 +184,19 @@ impl<W: Wire> Balancer<W> {
     fn balance(&mut self, table: &ConnectionTable, port: PortId, burst: &mut Burst<W::Frame>, now: Tick) {
         self.counters.received(burst.len());
         let mac = self.macs[usize::from(port.0)];
-        let mut packets = [Packet::NONE; BURST];
-        let mut hashes = [Hash::default(); BURST];
-        let mut candidates = [Candidate::default(); BURST];
+        let mut lookups = ArrayVec::<_, BURST>::new();
 
         burst.iter().for_each(Frame::prefetch);
-        for ((frame, packet), hash) in burst.iter().zip(&mut packets).zip(&mut hashes) {
-            *packet = parse::packet(frame, mac);
-            *hash = table.hash(packet.flow);
-            table.prefetch_bucket(*hash);
+        for frame in burst.iter() {
+            match parse::plain(frame, mac) {
+                Some(packet) => lookups.push(Lookup::begin(packet, packet.flow, table)),
+                None => Lookup::begin_unusual(&mut lookups, frame, mac, table),
+            }
         }
-        for (hash, candidate) in hashes[..burst.len()].iter().zip(&mut candidates) {
-            *candidate = table.candidate(*hash);
+        for lookup in &mut lookups {
+            lookup.candidate = table.candidate(lookup.hash);
         }
-        for ((frame, packet), candidate) in burst.drain(..).zip(&packets).zip(&candidates) {
+        for (frame, Lookup { packet, candidate, .. }) in burst.drain(..).zip(&lookups) {
             match self.connection(table, &frame, port, packet, *candidate, now) {
                 Ok((found, entry)) => self.forward(table, (frame, port), packet, found, entry, now),
                 Err(verdict) => self.finish(verdict, port, frame, packet, now),
@@ -260,9 +262,23 @@ impl<W: Wire> Balancer<W> {
         if entry.method() == Method::Tunnel {
             return self.forward_by_tunnel(frame, &packet.into(), entry, now);
         }
-        let sent = forward(&mut frame, packet, entry, direction).and_then(|to| {
-            self.egress.send(frame, || Ipv4Addr::from(to).into(), (entry, direction), network, now)
-        });
+        let data = frame.data_mut();
+        let sent = match forward(data, packet, entry, direction) {
+            Err(reason) => Err(reason),
+            Ok(to) => match egress::adjacency(entry, direction, network) {
+                Some(adjacency) => {
+                    ethernet::set_addresses(data, adjacency.addresses());
+                    self.egress.queue(frame, adjacency.port())
+                }
+                None => self.egress.resolve(
+                    frame,
+                    Ipv4Addr::from(to).into(),
+                    Some((entry, direction)),
+                    network,
+                    now,
+                ),
+            },
+        };
         if let Err(reason) = sent {
             self.counters.dropped(reason);
         }
@@ -278,6 +294,38 @@ impl<W: Wire> Balancer<W> {
         let taken = burst.len();
         self.wires[port].send(&mut burst);
         self.counters.sent_for_kernel(taken - burst.len(), burst.len());
+    }
+}
+
+/// How far a packet of a burst has come on the way to its connection.
+#[derive(Clone, Copy)]
+struct Lookup<P> {
+    packet: P,
+    hash: Hash,
+    candidate: Candidate,
+}
+
+impl<P> Lookup<P> {
+    /// Of a packet of this flow.
+    #[inline]
+    fn begin(packet: P, flow: impl Key, table: &ConnectionTable) -> Self {
+        let hash = table.hash(flow);
+        table.prefetch_bucket(hash);
+        Self { packet, hash, candidate: Candidate::NONE }
+    }
+}
+
+impl Lookup<Packet> {
+    #[cold]
+    #[inline(never)]
+    fn begin_unusual<F: Frame>(
+        lookups: &mut ArrayVec<Self, BURST>,
+        frame: &F,
+        mac: MacAddr,
+        table: &ConnectionTable,
+    ) {
+        let packet = parse::unusual(frame, mac);
+        lookups.push(Self::begin(packet, packet.flow, table));
     }
 }
 

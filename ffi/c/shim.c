@@ -10,11 +10,8 @@ WIDTH(data_off, uint16_t);
 WIDTH(refcnt, uint16_t);
 WIDTH(nb_segs, uint16_t);
 WIDTH(port, uint16_t);
-WIDTH(ol_flags, uint64_t);
-WIDTH(packet_type, uint32_t);
 WIDTH(pkt_len, uint32_t);
 WIDTH(data_len, uint16_t);
-WIDTH(hash.rss, uint32_t);
 WIDTH(buf_len, uint16_t);
 WIDTH(next, struct rte_mbuf *);
 

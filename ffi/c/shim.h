@@ -44,11 +44,8 @@ static const size_t SHIM_MBUF_DATA_OFF = offsetof(struct rte_mbuf, data_off);
 static const size_t SHIM_MBUF_REFCNT = offsetof(struct rte_mbuf, refcnt);
 static const size_t SHIM_MBUF_NB_SEGS = offsetof(struct rte_mbuf, nb_segs);
 static const size_t SHIM_MBUF_PORT = offsetof(struct rte_mbuf, port);
-static const size_t SHIM_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags);
-static const size_t SHIM_MBUF_PACKET_TYPE = offsetof(struct rte_mbuf, packet_type);
 static const size_t SHIM_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len);
 static const size_t SHIM_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len);
-static const size_t SHIM_MBUF_RSS = offsetof(struct rte_mbuf, hash.rss);
 static const size_t SHIM_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
 static const size_t SHIM_MBUF_NEXT = offsetof(struct rte_mbuf, next);
 
@@ -61,28 +58,10 @@ static const int SHIM_SOCKET_ANY = SOCKET_ID_ANY;
 static const uint32_t SHIM_SPEED_UNKNOWN = RTE_ETH_SPEED_NUM_UNKNOWN;
 static const uint32_t SHIM_FRAME_OVERHEAD = RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
 
-static const uint64_t SHIM_RX_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
-static const uint64_t SHIM_RX_IP_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
-static const uint64_t SHIM_RX_IP_BAD = RTE_MBUF_F_RX_IP_CKSUM_BAD;
-static const uint64_t SHIM_RX_IP_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
-static const uint64_t SHIM_RX_IP_NONE = RTE_MBUF_F_RX_IP_CKSUM_NONE;
-static const uint64_t SHIM_RX_L4_MASK = RTE_MBUF_F_RX_L4_CKSUM_MASK;
-static const uint64_t SHIM_RX_L4_BAD = RTE_MBUF_F_RX_L4_CKSUM_BAD;
-static const uint64_t SHIM_RX_L4_GOOD = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
-static const uint64_t SHIM_RX_L4_NONE = RTE_MBUF_F_RX_L4_CKSUM_NONE;
-
 static const uint32_t SHIM_MQ_RSS = RTE_ETH_MQ_RX_RSS;
 static const uint64_t SHIM_RSS_FLOWS = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_SCTP;
 
-static const uint64_t SHIM_RX_OFFLOAD_IPV4_CHECKSUM = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
-static const uint64_t SHIM_RX_OFFLOAD_TCP_CHECKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
-static const uint64_t SHIM_RX_OFFLOAD_UDP_CHECKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
-static const uint64_t SHIM_RX_OFFLOAD_SCTP_CHECKSUM = RTE_ETH_RX_OFFLOAD_SCTP_CKSUM;
 static const uint64_t SHIM_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
-static const uint64_t SHIM_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
-static const uint64_t SHIM_TX_OFFLOAD_IPV4_CHECKSUM = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
-static const uint64_t SHIM_TX_OFFLOAD_TCP_CHECKSUM = RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
-static const uint64_t SHIM_TX_OFFLOAD_UDP_CHECKSUM = RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
 static const uint64_t SHIM_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 
 #endif

@@ -34,7 +34,7 @@ pub use arrayvec::ArrayVec;
 pub use burst::{BURST, Burst};
 pub use eal::{CleanupError, Eal, EalHandle, free_huge_pages, has_hugepages, tsc, version};
 pub use error::{Direction, Errno, Error};
-pub use mbuf::{Checksum, Mbuf, Segments};
+pub use mbuf::{Mbuf, Segments};
 pub use mempool::{Mempool, MempoolConfig};
 pub use port::{Link, Offloads, Port, PortConfig, PortId, PortInfo, PortStatistics};
 pub use queue::{Queues, RxQueue, TxQueue};

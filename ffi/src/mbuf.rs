@@ -9,19 +9,6 @@ use std::slice;
 
 use crate::raw;
 
-/// What the device found when it verified a checksum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checksum {
-    /// It did not look, or there is none: verify it in software.
-    Unknown,
-    /// It is right.
-    Good,
-    /// It is wrong.
-    Bad,
-    /// It is not filled in, but the packet is known to be intact (a virtual device whose peer left it to the hardware).
-    Absent,
-}
-
 /// A packet buffer, or a chain of them, with one owner. Dropping it returns it to its pool, from any thread.
 ///
 /// # Soundness
@@ -208,50 +195,6 @@ impl Mbuf {
         // SAFETY: the chain is ours and not shared. The segments that become empty are freed, and no slice of them exists
         // while `self` is borrowed mutably.
         unsafe { raw::shim_mbuf_linearize(self.0.as_ptr()) == 0 }
-    }
-
-    /// The hash the device spread packets over its queues with; `None` if it gave none.
-    #[inline]
-    pub fn rss_hash(&self) -> Option<u32> {
-        // SAFETY: as in `len`.
-        (self.ol_flags() & raw::SHIM_RX_RSS_HASH != 0)
-            .then(|| unsafe { field!(self.0, SHIM_MBUF_RSS: u32).read() })
-    }
-
-    /// What the device recognised in the packet, as `RTE_PTYPE_*` bits; 0 is nothing.
-    #[inline]
-    pub fn packet_type(&self) -> u32 {
-        // SAFETY: as in `len`.
-        unsafe { field!(self.0, SHIM_MBUF_PACKET_TYPE: u32).read() }
-    }
-
-    /// What the device says of the packet, as `RTE_MBUF_F_*` bits.
-    #[inline]
-    pub fn ol_flags(&self) -> u64 {
-        // SAFETY: as in `len`.
-        unsafe { field!(self.0, SHIM_MBUF_OL_FLAGS: u64).read() }
-    }
-
-    /// The checksum of the IPv4 header, according to the device.
-    #[inline]
-    pub fn ip_checksum(&self) -> Checksum {
-        match self.ol_flags() & raw::SHIM_RX_IP_MASK {
-            raw::SHIM_RX_IP_GOOD => Checksum::Good,
-            raw::SHIM_RX_IP_BAD => Checksum::Bad,
-            raw::SHIM_RX_IP_NONE => Checksum::Absent,
-            _ => Checksum::Unknown,
-        }
-    }
-
-    /// The checksum of TCP, UDP or SCTP, according to the device.
-    #[inline]
-    pub fn l4_checksum(&self) -> Checksum {
-        match self.ol_flags() & raw::SHIM_RX_L4_MASK {
-            raw::SHIM_RX_L4_GOOD => Checksum::Good,
-            raw::SHIM_RX_L4_BAD => Checksum::Bad,
-            raw::SHIM_RX_L4_NONE => Checksum::Absent,
-            _ => Checksum::Unknown,
-        }
     }
 
     /// The number of the port it came in by; 65535 if it came in by none.

@@ -355,13 +355,9 @@ fn check_queues(port: PortId, direction: Direction, asked: u16, most: u16) -> Re
 
 /// Of what we can use, what the device has.
 fn choose_offloads(config: &PortConfig, info: &raw::rte_eth_dev_info, pool: &Mempool) -> Offloads {
-    let mut rx = raw::SHIM_RX_OFFLOAD_IPV4_CHECKSUM
-        | raw::SHIM_RX_OFFLOAD_TCP_CHECKSUM
-        | raw::SHIM_RX_OFFLOAD_UDP_CHECKSUM
-        | raw::SHIM_RX_OFFLOAD_SCTP_CHECKSUM;
-    if config.rss {
-        rx |= raw::SHIM_RX_OFFLOAD_RSS_HASH;
-    }
+    // No checksums: a virtual device that is asked to look after them may leave them unfinished, and what is sent on must be
+    // whole.
+    let mut rx = 0;
     let frame = u32::from(config.mtu.unwrap_or(0)) + raw::SHIM_FRAME_OVERHEAD;
     if frame > u32::from(pool.data_room()) {
         rx |= raw::SHIM_RX_OFFLOAD_SCATTER;

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! The way to read it: [`lifetime`] (what is taken down and when), [`process`] and [`host`] (commands in a namespace),
-//! [`topology`] (who is wired to whom, and why), [`server`] (nginx), [`decapsulate`] (a tunnel's end at a server), [`director`] (the daemon under test and `lbctl`),
+//! [`topology`] (who is wired to whom, and why), [`ipv6`] (the same with longer addresses), [`server`] (nginx), [`decapsulate`]
+//! (a tunnel's end at a server), [`director`] (the daemon under test and `lbctl`),
 //! [`capture`] and [`steps`] (what was on the wires), [`counters`], [`list`].
 
 pub mod capture;
@@ -24,6 +25,7 @@ pub mod counters;
 pub mod decapsulate;
 pub mod director;
 pub mod host;
+pub mod ipv6;
 pub mod lifetime;
 pub mod list;
 pub mod process;

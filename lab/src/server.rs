@@ -219,7 +219,7 @@ http {{
     log_format lab '$remote_addr $remote_port $status $body_bytes_sent $connection $request_uri $request_completion';
     server {{
         listen 80 backlog=4096;
-        listen [::]:80 ipv6only=on;
+        listen [::]:80 backlog=4096;
         access_log {directory}/access.log lab;
         root {directory}/pages;
         limit_rate $arg_rate;

@@ -37,6 +37,21 @@ fn report() -> Report {
         let subject = subject("newconn", mode, "tcp", 1_000_000, 60);
         report.add(&subject, "cycles_per_connection", "cycles", vec![900.0, 1000.0, 1300.0]);
     }
+    for (mode, rate) in [("testpmd", 11.6e6), ("dr", 9e6), ("nat-in", 8e6)] {
+        for flows in [10_000, 1_000_000] {
+            let subject = subject("wire", mode, "udp", flows, 60);
+            report.add(&subject, "packets_per_second", "packets/s", vec![rate, rate * 0.9, rate * 1.1]);
+        }
+    }
+    let two = |part, mode, flows| Subject { workers: 2, ..subject(part, mode, "udp", flows, 60) };
+    for flows in [10_000, 1_000_000] {
+        report.add(&two("workers", "dr", flows), "ratio_to_one", "1", vec![1.9, 2.0, 2.1]);
+        report.add(&two("workers", "nat-crossed", flows), "ratio_to_one", "1", vec![1.76, 1.7, 1.8]);
+    }
+    report.add(&two("wire", "nat-crossed-slices", 1000), "ratio_to_one", "1", vec![1.8, 1.9, 2.0]);
+    report.add(&two("wire", "dr-slices", 1000), "packets_per_second", "packets/s", vec![6e6]);
+    report.add(&subject("memory", "dr", "udp", 1_000_000, 60), "bytes_per_connection", "bytes", vec![122.0]);
+    report.add(&subject("silence", "publish", "udp", 1000, 60), "longest_silence", "us", vec![4.0, 5.0, 6.0]);
     report
 }
 
@@ -53,20 +68,38 @@ fn the_plot_is_an_svg_with_every_mode_point_and_bar() {
         "nat-in",
         "nat-out",
         "10 M",
-        "TCP, frames of 60 bytes",
-        "UDP, frames of 1500 bytes",
+        "TCP, In process, frames of 60 bytes",
+        "UDP, In process, frames of 1500 bytes",
+        "UDP, On a wire, all they get through",
+        "testpmd",
+        "nat-crossed 10 k flows",
+        "nat-crossed-slices",
+        "1.76",
+        "Memory",
+        "122",
+        "The longest silence",
     ] {
         assert!(words.contains(&word), "{word} is not in {words:?}");
     }
-    // 5 modes, 4 panels, 6 numbers of flows; an error bar has a circle of its own.
+    // 5 modes, 4 panels, 6 numbers of flows, and on the wire 3 modes and 2 numbers of flows; an error bar has a circle of
+    // its own, and there are 9 bars.
     let count = |name| {
         document.descendants().filter(|node| node.has_tag_name(("http://www.w3.org/2000/svg", name))).count()
     };
-    assert_eq!(count("circle"), 2 * (5 * 4 * 6) + 2);
+    assert_eq!(count("circle"), 2 * (5 * 4 * 6 + 3 * 2) + 9);
     assert!(count("polyline") >= 5 * 4, "a line for each mode in each panel");
     // Written for whoever looks at it without this program.
     if let Ok(path) = std::env::var("BENCH_PLOT") {
         std::fs::write(path, text).unwrap();
+    }
+}
+
+#[test]
+fn a_mode_has_one_colour_everywhere_and_no_other_has_it() {
+    for (place, (mode, of_mode)) in COLOURS.iter().enumerate() {
+        assert_eq!(colour(mode), *of_mode);
+        assert_eq!(colour(&format!("{mode}-slices")), *of_mode);
+        assert!(COLOURS[..place].iter().all(|(_, other)| other != of_mode), "{mode}");
     }
 }
 

@@ -1,5 +1,6 @@
 use serde_json::Value;
 
+use super::table::number;
 use super::*;
 
 fn report() -> Report {
@@ -101,9 +102,37 @@ fn the_table_has_every_figure_whatever_the_order_and_the_metrics() {
     assert!(line(["dr", "61.0"]).contains("61.0 (59.0..75.5)"), "{table}");
     assert!(line(["nat-in", "81.0"]).contains("32.1 (31.5..33.0) M"), "{table}");
     assert!(line(["dr", "122"]).contains("122"), "{table}");
-    line(["inprocess", "cycles_"]);
-    line(["memory", "bytes_per_"]);
+    for part in ["inprocess: protocol udp", "memory: protocol udp"] {
+        line([part, "capacity 1024"]);
+    }
     assert!(table.contains("A \"quoted\" processor"), "the machine is named: {table}");
+}
+
+#[test]
+fn no_line_is_wider_than_a_terminal_and_nothing_is_left_out() {
+    let mut report = report();
+    for (place, mode) in ["macswap", "a-mode-with-quite-a-long-name"].into_iter().enumerate() {
+        let subject = Subject { capacity: 10_000_000 + place as u32, ..subject("inprocess", mode) };
+        for metric in ["cycles_per_packet", "packets_per_second", "ratio_to_macswap", "cycles_over_macswap"] {
+            report.add(&subject, metric, "packets/s", vec![1e7 + place as f64, 2e7, 3e7]);
+        }
+        for metric in ["longest_silence", "machine_longest_silence", "wire_full", "lost"] {
+            report.add(&subject, metric, "us", vec![1000.0 + place as f64, 2000.0, 3000.0]);
+        }
+    }
+    report.note("words ".repeat(100));
+    let table = report.table();
+    let widest = table.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(120), "{widest:?} in\n{table}");
+    for metric in distinct(report.records().iter().map(|record| record.metric)) {
+        assert!(metric.split_inclusive('_').all(|word| table.contains(word)), "{metric} in\n{table}");
+    }
+    for text in
+        ["10000000", "10000001", "inprocess: protocol udp, flows 1000, frame 60, workers 1, scheduler rr"]
+    {
+        assert!(table.contains(text), "{text} in\n{table}");
+    }
+    assert_eq!(table.matches("words").count(), 100, "{table}");
 }
 
 #[test]

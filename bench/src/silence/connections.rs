@@ -6,14 +6,15 @@
 use anyhow::{Context, ensure};
 use dataplane::conn::Method;
 use dataplane::time::{TICKS_PER_SECOND, Tick};
+use dataplane::wire::BURST;
 use dpdk_sys::{Mempool, tsc};
-use indicatif::ProgressBar;
 
 use super::{Figures, Watch, subject};
 use crate::Bench;
 use crate::director::Director;
 use crate::generator::{Generator, Order};
 use crate::newconn::{FRAME_BYTES, SCHEDULER};
+use crate::progress::Progress;
 use crate::report::Report;
 use crate::traffic::{Phase, Protocol, Sender, Stream};
 
@@ -29,22 +30,28 @@ const MINUTE: u32 = 60 * TICKS_PER_SECOND;
 /// A UDP connection's timeout, which is the same for all that are opened.
 const TIMEOUT: u32 = 300 * TICKS_PER_SECOND;
 
-/// Polls in a tick while connections expire: four times those that a worker needs for what expires in it. It looks at 32
-/// timers in a poll.
+/// Polls in a tick while connections expire: four times those that a worker needs for what expires in it. It looks at as
+/// many timers in a poll as there are packets in a burst.
 fn polls(bench: &Bench) -> u32 {
-    (4 * bench.expiring / (MINUTE * 32)).max(1)
+    (4 * bench.expiring / (MINUTE * BURST as u32)).max(1)
 }
 
 /// The timing wheel does the same again after so many ticks, as far as timers of minutes are concerned.
 const TURN: u32 = 1 << 14;
 
-/// How many steps [`run`] makes `progress` go.
-pub fn steps(bench: &Bench) -> u64 {
-    (super::runs(bench) * REPEATS * 2) as u64
+/// Milliseconds that a run of the first takes, and one of the second.
+fn one(bench: &Bench) -> [u64; 2] {
+    let expiring = u64::from(bench.expiring);
+    [300 + expiring / 800, 30 + expiring / 1000]
+}
+
+/// Milliseconds that all of it takes.
+pub fn expected(bench: &Bench) -> u64 {
+    super::runs(bench) as u64 * one(bench).iter().sum::<u64>()
 }
 
 /// Measures both and adds the figures to `report`.
-pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) {
+pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progress) {
     if let Err(error) = expire(bench, pool, report, progress).context("silence while connections expire") {
         report.fail(&error);
     }
@@ -121,16 +128,15 @@ fn unwatched(bench: &Bench) -> Watch {
     Watch::begin(0, bench.hertz)
 }
 
-fn expire(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) -> anyhow::Result<()> {
-    let message =
-        |what: &str| progress.set_message(format!("silence: {} connections {what}", bench.expiring));
+fn expire(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progress) -> anyhow::Result<()> {
+    let message = |what: &str| progress.say(format!("silence: {} connections {what}", bench.expiring));
     message("expire");
     let mut story = Story::new(bench, pool)?;
     let polls = polls(bench);
     let minute = MINUTE + 2 * TICKS_PER_SECOND;
     let watch = || Watch::begin((minute * polls) as usize, bench.hertz);
     let (mut figures, mut rest) = (Figures::default(), Figures::default());
-    for _ in 0..super::runs(bench) {
+    for _ in progress.runs("silence", super::runs(bench), one(bench)[0]) {
         let (mut busy, mut idle) = (Vec::new(), Vec::new());
         for _ in 0..REPEATS {
             story.traffic()?;
@@ -158,7 +164,6 @@ fn expire(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progres
             let mut seen = watch();
             story.go_on(story.now.after(minute), polls, &mut seen);
             idle.push(seen);
-            progress.inc(1);
         }
         figures.add(&busy, bench.hertz);
         rest.add(&idle, bench.hertz);
@@ -167,17 +172,16 @@ fn expire(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progres
     Ok(())
 }
 
-fn fill(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) -> anyhow::Result<()> {
-    progress.set_message(format!("silence: {} connections in a new table", bench.expiring));
+fn fill(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progress) -> anyhow::Result<()> {
+    progress.say(format!("silence: {} connections in a new table", bench.expiring));
     let mut figures = Figures::default();
-    for _ in 0..super::runs(bench) {
+    for _ in progress.runs("silence", super::runs(bench), one(bench)[1]) {
         let mut repeats = Vec::new();
         for _ in 0..REPEATS {
             let mut story = Story::new(bench, pool)?;
             let mut seen = Watch::begin(bench.expiring as usize / 16, bench.hertz);
             story.open(bench.expiring, &mut seen)?;
             repeats.push(seen);
-            progress.inc(1);
         }
         figures.add(&repeats, bench.hertz);
     }

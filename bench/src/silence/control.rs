@@ -24,13 +24,13 @@ use dataplane::conn::Method;
 use dataplane::service::Services;
 use dataplane::time::Clock;
 use dpdk_sys::{Mempool, tsc};
-use indicatif::ProgressBar;
 use tokio::sync::oneshot;
 
 use super::{Figures, Watch, subject};
 use crate::director::{Director, Site};
 use crate::generator::{Generator, Order};
 use crate::newconn::{FRAME_BYTES, SCHEDULER};
+use crate::progress::Progress;
 use crate::report::Report;
 use crate::traffic::{self, Phase, Protocol, SERVERS, Sender, Stream};
 use crate::{Bench, machine};
@@ -135,19 +135,26 @@ impl Activity {
     }
 }
 
-/// How many steps [`run`] makes `progress` go.
-pub fn steps(bench: &Bench) -> u64 {
-    1 + 2 * super::runs(bench) as u64
+/// Milliseconds that making the table takes, and a run of an activity.
+fn durations(bench: &Bench) -> (u64, u64) {
+    let (services, listed) = (u64::from(bench.services), u64::from(bench.listed));
+    (100 + services / 10, repeats(bench) as u64 * (services / 100 + listed / 500) + 10)
+}
+
+/// Milliseconds that all of it takes.
+pub fn expected(bench: &Bench) -> u64 {
+    let (table, run) = durations(bench);
+    table + 2 * super::runs(bench) as u64 * run
 }
 
 /// Measures both and adds the figures to `report`.
-pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) {
+pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progress) {
     if let Err(error) = measure(bench, pool, report, progress).context("silence while control is busy") {
         report.fail(&error);
     }
 }
 
-fn measure(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &ProgressBar) -> anyhow::Result<()> {
+fn measure(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progress) -> anyhow::Result<()> {
     let [_, other_core] = bench.two_cores()?;
     let directory = tempfile::tempdir().context("cannot make a directory for a socket")?;
     let socket = directory.path().join("socket");
@@ -166,24 +173,24 @@ fn measure(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progre
             spawn(scope, "control", other_core, move || serve(site, destinations, hertz, socket, stopped))?
         };
         let worker = || -> anyhow::Result<()> {
-            progress.set_message(format!("silence: making a table of {} services", bench.services));
+            progress.say(format!("silence: making a table of {} services", bench.services));
             let mut asking = Asking { scope, board, socket: &socket, core: other_core };
             asking.whole_table(bench, &mut director)?;
             director.open(Protocol::Udp, bench.listed)?;
             director.generator().send(blank.clone(), Order::Random(bench.listed), usize::MAX)?;
-            progress.inc(1);
+            let (table, run) = durations(bench);
+            progress.done(table);
             for activity in [Activity::Publish, Activity::List] {
                 let (mut figures, mut rest) = (Figures::default(), Figures::default());
                 let mut lengths = Vec::new();
-                for _ in 0..super::runs(bench) {
-                    progress.set_message(format!("silence: {}", activity.name()));
+                for _ in progress.runs("silence", super::runs(bench), run) {
+                    progress.say(format!("silence: {}", activity.name()));
                     let requests = activity.requests(bench.services);
                     let (busy, length) = asking.repeats(&requests, None, bench, &mut director)?;
                     let (idle, _) = asking.repeats(&requests, Some(length), bench, &mut director)?;
                     figures.add(&busy, hertz);
                     rest.add(&idle, hertz);
                     lengths.push(length.as_secs_f64() * 1e3);
-                    progress.inc(1);
                 }
                 director.few_lost()?;
                 let subject = subject(activity.name(), bench.listed, capacity);
@@ -330,7 +337,7 @@ impl<'scope, 'path: 'scope> Asking<'scope, '_, 'path> {
                         counts.destinations
                     );
                 }
-                other => bail!("control answers {other:?} when asked how it is"),
+                _ => bail!("control answers something else when asked how it is"),
             }
             Ok(())
         })?;
@@ -378,9 +385,10 @@ fn spin(length: Duration) {
 /// Has `request` done, which control must not refuse.
 fn ask(client: &mut Client, request: &Request) -> anyhow::Result<()> {
     let reply = client.call(request)?;
-    if let Reply::Batch(outcomes) = &reply {
-        let refused = outcomes.iter().find(|outcome| !matches!(outcome, Outcome::Done));
-        ensure!(refused.is_none(), "control refuses a change: {refused:?}");
+    if let Reply::Batch(outcomes) = &reply
+        && let Some(Outcome::Error(error)) = outcomes.iter().find(|outcome| **outcome != Outcome::Done)
+    {
+        bail!("control refuses a change: {}", error.message);
     }
     Ok(())
 }

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use control::client::{CallError, Client, Transport};
 use control::model::{Change, DestinationSpec, ForwardingMethod, Protocol, ServiceSpec, VirtualService};
 use control::protocol::{Outcome, Reply, Request};
 
 use super::Cores;
-use super::process::{Process, directory};
+use super::process::{End, Process, directory};
 use crate::traffic::{self, DIRECTOR, GATEWAY, GATEWAY_ADDRESS, SERVER_PORT, SERVERS, SERVICE};
 
 /// How long it may take to start.
@@ -62,25 +62,26 @@ impl Director {
         let outcomes = loop {
             match client.call(&Request::Batch(changes(method))) {
                 Ok(Reply::Batch(outcomes)) => break outcomes,
-                Ok(other) => bail!("the daemon answers {other:?} when it is given services"),
+                Ok(_) => bail!("the daemon answers something else when it is given services"),
                 Err(CallError::Unreachable(_)) if start.elapsed() < PATIENCE => {}
                 Err(error) => return Err(error).with_context(|| process.log()),
             }
             process.check()?;
             thread::sleep(Duration::from_millis(5));
         };
-        let refused = outcomes.iter().find(|outcome| **outcome != Outcome::Done);
-        ensure!(refused.is_none(), "the daemon refused a change: {refused:?}\n{}", process.log());
+        if let Some(Outcome::Error(error)) = outcomes.iter().find(|outcome| **outcome != Outcome::Done) {
+            bail!("the daemon refused a change: {}\n{}", error.message, process.log());
+        }
         Ok(Self { process, wire })
     }
+}
 
-    /// What its memif is served as.
-    pub fn wire(&self) -> &str {
+impl End for Director {
+    fn wire(&self) -> &str {
         &self.wire
     }
 
-    /// Its process.
-    pub fn process(&self) -> &Process {
+    fn process(&self) -> &Process {
         &self.process
     }
 }

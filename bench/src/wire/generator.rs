@@ -53,6 +53,12 @@ pub struct Opening {
 pub struct Search {
     /// The highest rate that passed, in frames a second.
     pub rate: Option<f64>,
+    /// The lowest that was tried.
+    pub lowest: f64,
+    /// The highest.
+    pub highest: f64,
+    /// Whether it came to its end before its deadline.
+    pub complete: bool,
 }
 
 /// How long frames were away, in microseconds.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -16,8 +16,17 @@ use super::Cores;
 /// The programs that make a process end with us, however we end, and that give it its cores: we are kept on one ourselves.
 const SETPRIV: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
 const TASKSET: &str = "taskset";
-/// The program that gives threads priority.
-const RENICE: &str = "renice";
+/// The program that gives threads a scheduling class.
+const CHRT: &str = "chrt";
+
+/// What is at the server's end of a memif.
+pub trait End {
+    /// What its memif is served as.
+    fn wire(&self) -> &str;
+
+    /// Its process.
+    fn process(&self) -> &Process;
+}
 
 /// A process with a directory for its files. It is killed when this is dropped.
 pub struct Process {
@@ -81,7 +90,7 @@ impl Process {
         self.signal(Signal::SIGSTOP)?;
         match waitpid(self.id()?, Some(WaitPidFlag::WUNTRACED))? {
             WaitStatus::Stopped(..) => Ok(()),
-            other => bail!("{} was to stop, and it is {other:?}; it says:\n{}", self.name, self.log()),
+            _ => bail!("{} was to stop, and it has ended; it says:\n{}", self.name, self.log()),
         }
     }
 
@@ -90,9 +99,24 @@ impl Process {
         self.signal(Signal::SIGCONT)
     }
 
-    /// Puts its first thread, which takes signals, before others on its core; see [`hurry`].
-    pub fn hurry(&self) -> anyhow::Result<Urgent> {
-        hurry(self.child.id())
+    /// Has its threads of this name, however they go on, give their core at once to whoever else wants it.
+    ///
+    /// Otherwise a thread that wakes waits for one that never rests to have had its turn, which is some milliseconds. A
+    /// higher priority for the others does not help, on kernels that let turns end; and a real-time class makes trouble
+    /// where workers never rest.
+    pub fn defer(&self, name: &str) -> anyhow::Result<()> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()))?;
+        for task in tasks {
+            let task = task?;
+            if !fs::read_to_string(task.path().join("comm"))?.starts_with(name) {
+                continue;
+            }
+            let mut command = Command::new(CHRT);
+            command.args(["--idle", "--pid", "0"]).arg(task.file_name());
+            let status = command.status().with_context(|| format!("cannot start {CHRT} (of util-linux)"))?;
+            ensure!(status.success(), "{CHRT} cannot give a thread the class for idle times");
+        }
+        Ok(())
     }
 
     fn id(&self) -> anyhow::Result<Pid> {
@@ -115,29 +139,4 @@ impl Drop for Process {
 /// A directory for a process.
 pub fn directory() -> anyhow::Result<TempDir> {
     tempfile::tempdir().context("cannot make a directory for a process's files")
-}
-
-/// A thread that comes before others on its core, until this is dropped.
-pub struct Urgent(u32);
-
-/// Puts a thread before those of ordinary priority. Not with a real-time class: workers never rest, and kernels have trouble
-/// where such threads and those of a real-time class share a core.
-///
-/// Without it, a thread that wakes waits for those that run to have had their turn, which is some milliseconds.
-pub fn hurry(thread: u32) -> anyhow::Result<Urgent> {
-    let status = renice("-20", thread).with_context(|| format!("cannot start {RENICE} (of bsdutils)"))?;
-    ensure!(status.success(), "{RENICE} cannot give a thread a higher priority");
-    Ok(Urgent(thread))
-}
-
-fn renice(nice: &str, thread: u32) -> std::io::Result<ExitStatus> {
-    let mut command = Command::new(RENICE);
-    command.args(["-n", nice, "-p", &thread.to_string()]).stdout(Stdio::null()).stderr(Stdio::null()).status()
-}
-
-impl Drop for Urgent {
-    fn drop(&mut self) {
-        // A thread that has ended needs nothing, and one that stays urgent rests.
-        let _ = renice("0", self.0);
-    }
 }

@@ -6,7 +6,7 @@ use std::process::{ChildStdin, ChildStdout};
 
 use anyhow::{Context, bail};
 
-use super::process::{Process, directory};
+use super::process::{End, Process, directory};
 use super::{Cores, director};
 use crate::traffic::DIRECTOR;
 
@@ -51,14 +51,14 @@ impl Testpmd {
         }
         Ok(Self { process, wire, _input: input, _output: output })
     }
+}
 
-    /// What its memif is served as.
-    pub fn wire(&self) -> &str {
+impl End for Testpmd {
+    fn wire(&self) -> &str {
         &self.wire
     }
 
-    /// Its process.
-    pub fn process(&self) -> &Process {
+    fn process(&self) -> &Process {
         &self.process
     }
 }

@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use dataplane::conn::ConnectionTable;
 use dataplane::network::{MacAddr, PortId};
 use dataplane::schedule::TableSizes;
 use ipnet::IpNet;
@@ -107,16 +108,8 @@ fn connections(raw: raw::Connections) -> Result<Connections, Wrong> {
     let capacity = size("capacity", raw.capacity, DEFAULT_CAPACITY)?;
     let destinations = size("destinations", raw.destinations, DEFAULT_DESTINATIONS)?;
     let buckets = match raw.buckets {
-        None => default_buckets(capacity),
-        Some(given) => {
-            let (at, value) = (Some(given.span()), *given.get_ref());
-            let buckets: u32 = number("buckets", given, i64::from(LEAST_BUCKETS), MAX_ENTRIES)?;
-            if !buckets.is_power_of_two() {
-                let above = buckets.next_power_of_two();
-                return Err((at, Problem::Buckets { value, below: above / 2, above }));
-            }
-            buckets
-        }
+        None => ConnectionTable::buckets_for(capacity),
+        Some(given) => number("buckets", given, i64::from(LEAST_BUCKETS), MAX_ENTRIES)?,
     };
     Ok(Connections { buckets, capacity, destinations })
 }
@@ -139,13 +132,6 @@ fn schedulers(raw: raw::Schedulers) -> Result<TableSizes, Wrong> {
 
 /// A connection may be in one of eight buckets that follow each other, which must not come round to the first.
 const LEAST_BUCKETS: u32 = 8;
-
-/// A full table should not fill its buckets: a connection of NAT is found from both sides, so it takes two places,
-/// and a bucket has a handful. 0.476 buckets a connection leave room for the unevenness of hashing.
-fn default_buckets(capacity: u32) -> u32 {
-    let least = (u64::from(capacity) * 476).div_ceil(1000);
-    u32::try_from(least.next_power_of_two()).unwrap_or(1 << 31).max(LEAST_BUCKETS)
-}
 
 fn sysctl(
     (name, value): (Spanned<String>, Spanned<sysctl::Value>),

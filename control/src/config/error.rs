@@ -87,8 +87,6 @@ pub enum Problem {
     CoreUnusable { core: i64, usable: Vec<usize> },
     #[error("{key} = {value} is out of range; give a number from {min} to {max}")]
     Range { key: &'static str, value: i64, min: i64, max: i64 },
-    #[error("buckets = {value} is not a power of two; the nearest are {below} and {above}")]
-    Buckets { value: i64, below: u32, above: u32 },
     #[error("{key} = {value} is no size that the table can have; give {}", slots(.key))]
     Slots { key: &'static str, value: i64 },
     #[error("{0}")]

@@ -10,11 +10,13 @@ use super::table::{ConnectionTable, Found, Hash, Refused};
 use super::wheel::{Due, Wheel};
 use crate::counters::Drop;
 use crate::packet::tcp::Flags;
+use crate::parse::AnyFlow;
 use crate::sync::{Ordering, fence};
 use crate::time::Tick;
+use crate::wire::BURST;
 
-/// Timers looked at per burst. At 100,000 bursts a second more than the connections that a worker can open.
-const TIMERS_PER_BURST: usize = 32;
+/// Timers looked at per burst: as many as connections can be opened in one, so that none are left over when they end.
+const TIMERS_PER_BURST: usize = BURST;
 
 /// Why a connection was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +58,17 @@ pub struct Connections {
     wheel: Wheel,
 }
 
+/// How many timers a worker has room for. An entry has one that counts; one that was shortened leaves a stale one behind for a
+/// while. Where these fill the other half, new connections are refused.
+pub(super) const fn wheel_limit(capacity: usize) -> usize {
+    2 * capacity
+}
+
 impl Connections {
     /// For worker number `worker`, which is online from now on.
     pub fn new(table: Arc<ConnectionTable>, worker: usize, now: Tick) -> Self {
         table.quiescence().pass(worker);
-        // An entry has one timer that counts; one that was shortened leaves a stale one behind for a while. Where these
-        // fill the other half, new connections are refused.
-        let wheel = Wheel::new(now, 2 * table.capacity());
+        let wheel = Wheel::new(now, wheel_limit(table.capacity()));
         Self { pool: Pool::new(&table), wheel, table, worker }
     }
 
@@ -105,7 +111,25 @@ impl Connections {
         }
         let index = self.take(new, kind, now).ok_or(OpenError::NoFreeEntry)?;
         let entry = self.table.entry(index);
-        if let Err(refused) = self.table.insert(new.flow, Direction::ToServer, index) {
+        let life = entry.life();
+        match new.flow {
+            AnyFlow::V4(flow) if !life.is_wide() => {
+                let reply = entry.is_found_by_replies(life).then(|| entry.flow_of(Direction::ToClient));
+                self.publish(index, flow, reply)?;
+            }
+            flow => self.publish_wide(index, flow)?,
+        }
+        self.table.entry(index).complete();
+        self.look_by(index, now.after(ticks));
+        Ok(index)
+    }
+
+    /// Makes the connection that this worker has filled into an entry found by the client's flow, and by the server's where
+    /// there is one. Where that fails it is gone.
+    #[inline]
+    fn publish<K: Key>(&mut self, index: Index, flow: K, reply: Option<K>) -> Result<(), OpenError> {
+        let entry = self.table.entry(index);
+        if let Err(refused) = self.table.insert(flow, Direction::ToServer, index) {
             entry.end(entry.life());
             self.leave_template(entry);
             self.put_back(index);
@@ -114,15 +138,18 @@ impl Connections {
                 Refused::Full => OpenError::TableFull,
             });
         }
-        let reply = self.table.reply(entry, entry.life());
         let is_found = reply.is_none_or(|flow| self.table.replace(flow, Direction::ToClient, index));
         if !is_found {
             self.end(index, entry.life());
             return Err(OpenError::TableFull);
         }
-        entry.complete();
-        self.look_by(index, now.after(ticks));
-        Ok(index)
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn publish_wide(&mut self, index: Index, flow: AnyFlow) -> Result<(), OpenError> {
+        let entry = self.table.entry(index);
+        self.publish(index, flow, self.table.reply(entry, entry.life()))
     }
 
     /// A connection of one packet (`-o`), which nobody ever finds and no list shows: over as soon as it is there, and then not
@@ -146,19 +173,24 @@ impl Connections {
     }
 
     /// A free entry with the new connection in it, which nobody finds yet; two where it is [wide](super::wide).
+    #[inline(always)]
     fn take(&mut self, new: &NewConnection, kind: Kind, now: Tick) -> Option<Index> {
         let index = self.pool.allocate(&self.table)?;
-        let mut extension = None;
-        if new.is_wide() {
-            extension = self.pool.allocate(&self.table);
-            let Some(extension) = extension else {
-                self.pool.put_back(&self.table, index);
-                return None;
-            };
-            self.table.entry(extension).fill_extension(new);
-        }
+        let extension = if new.is_wide() { Some(self.take_extension(new, index)?) } else { None };
         self.table.entry(index).fill(new, extension, kind, now);
         Some(index)
+    }
+
+    /// An entry with the addresses of the new connection for which the one at `index` was taken; that is put back where there is
+    /// none.
+    #[inline(never)]
+    fn take_extension(&mut self, new: &NewConnection, index: Index) -> Option<Index> {
+        let Some(extension) = self.pool.allocate(&self.table) else {
+            self.pool.put_back(&self.table, index);
+            return None;
+        };
+        self.table.entry(extension).fill_extension(new);
+        Some(extension)
     }
 
     /// Undoes that. What is in the entries is of use until others are taken.
@@ -252,16 +284,31 @@ impl Connections {
         let life = entry.end(life)?;
         let (destination, state, is_template) = (entry.destination(), life.state(), life.is_template());
         let ended = Ended { destination, state, is_template };
+        if life.is_wide() {
+            self.remove_wide(index, life);
+        } else {
+            self.table.remove(entry.flow(), Direction::ToServer, index);
+            if entry.is_found_by_replies(life) {
+                self.table.remove(entry.flow_of(Direction::ToClient), Direction::ToClient, index);
+            }
+        }
+        let entry = self.table.entry(index);
+        self.leave_template(entry);
+        self.pool.retire(&self.table, index);
+        Some(ended)
+    }
+
+    /// Takes a connection of two entries out of its buckets, and gives up its extension.
+    #[inline(never)]
+    fn remove_wide(&mut self, index: Index, life: Life) {
+        let entry = self.table.entry(index);
         self.table.remove(self.table.flow(entry), Direction::ToServer, index);
         if let Some(reply) = self.table.reply(entry, life) {
             self.table.remove(reply, Direction::ToClient, index);
         }
-        self.leave_template(entry);
         if let Some(extension) = entry.extension() {
             self.pool.retire(&self.table, extension);
         }
-        self.pool.retire(&self.table, index);
-        Some(ended)
     }
 
     /// Ends connections whose time is up, a burst's share of them.

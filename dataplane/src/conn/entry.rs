@@ -81,6 +81,10 @@ impl Life {
     const TEMPLATE: u64 = 1 << 15;
     const COMPLETE: u64 = 1 << 16;
     const WIDE: u64 = 1 << 17;
+    // The states in which most packets change nothing, by their codes: compared without a look into a table of states.
+    const ESTABLISHED: u8 = State::Established.code();
+    const UDP: u8 = State::Udp.code();
+    const SCTP_ESTABLISHED: u8 = State::SctpEstablished.code();
 
     /// False once somebody has decided that the connection ends.
     #[inline]
@@ -127,7 +131,7 @@ impl Life {
 
     /// True where the connection's addresses are in an entry of their own.
     #[inline]
-    fn is_wide(self) -> bool {
+    pub(super) fn is_wide(self) -> bool {
         self.0 & Self::WIDE != 0
     }
 
@@ -141,7 +145,7 @@ impl Life {
     /// connection.
     #[inline]
     pub fn may_change(self, direction: Direction, flags: Flags) -> bool {
-        let is_steady = matches!(self.state(), State::Established | State::Udp | State::SctpEstablished);
+        let is_steady = matches!(self.0 as u8, Self::ESTABLISHED | Self::UDP | Self::SCTP_ESTABLISHED);
         let is_first_reply = direction == Direction::ToClient && !self.has_replied();
         !is_steady || is_first_reply || flags.any(Flags::SYN | Flags::FIN | Flags::RST)
     }
@@ -182,10 +186,10 @@ impl Life {
 }
 
 /// An adjacency and the generation of the network in which it was looked up, in one word so that both are of one
-/// moment. 0 is none.
+/// moment. 0 is none, as no generation is.
 #[inline]
 fn cached(generation: u32, id: AdjacencyId) -> u64 {
-    u64::from(generation) << 32 | u64::from(id.0.wrapping_add(1))
+    u64::from(generation) << 32 | u64::from(id.0)
 }
 
 /// The tick at which the one timer of an entry fires that counts, if there is one. It outlives the connection: whoever
@@ -267,6 +271,7 @@ const _: () = assert!(size_of::<Entry>() == 64);
 impl Entry {
     /// Writes a new connection into a free entry and brings it to life. Nobody else can see it yet. The entry at `extension` has
     /// been [filled](Entry::fill_extension) with its addresses.
+    #[inline]
     pub(super) fn fill(&self, new: &NewConnection, extension: Option<Index>, kind: Kind, now: Tick) {
         let (timeout, children, link, mark) = match kind {
             Kind::Plain => (0, 0, 0, 0),
@@ -484,7 +489,7 @@ impl Entry {
     #[inline]
     pub fn adjacency(&self, direction: Direction, generation: u32) -> Option<AdjacencyId> {
         let word = self.cache(direction).load(Ordering::Relaxed);
-        ((word >> 32) as u32 == generation && word as u32 != 0).then(|| AdjacencyId(word as u32 - 1))
+        ((word >> 32) as u32 == generation).then_some(AdjacencyId(word as u32))
     }
 
     /// Caches an adjacency.

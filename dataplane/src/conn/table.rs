@@ -41,7 +41,7 @@ const REACH: u32 = 1;
 const ATTEMPTS: usize = 8;
 
 /// What a slot holds. Bits 0–31 the entry, bits 32–33 the phase, bit 34 the direction, bits 35–63 the tag.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot(u64);
 
 impl Slot {
@@ -124,18 +124,34 @@ impl Bucket {
     fn slot(&self, candidates: u32) -> Slot {
         // Acquire: what was written to the entry before the slot went live is seen. Pairs with the compare-and-swap to
         // live in `insert` and `replace`.
-        let slot = self.slots.get(candidates.trailing_zeros() as usize);
-        slot.map_or(Slot::EMPTY, |slot| Slot(slot.load(Ordering::Acquire)))
+        // The remainder is the number itself, and shows the compiler that there is a slot, which saves a test.
+        match self.slots.get(candidates.trailing_zeros() as usize % 8) {
+            Some(slot) => Slot(slot.load(Ordering::Acquire)),
+            None => Slot::EMPTY,
+        }
     }
 }
 
-/// A flow's hash: the top bits tell slots of a bucket apart, the low bits choose the bucket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A flow's hash, of use in the table that made it: the top bits tell slots of a bucket apart, the lower half is the number of
+/// the flow's own bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash(u64);
 
+impl Hash {
+    #[inline]
+    fn home(self) -> usize {
+        self.0 as u32 as usize
+    }
+}
+
 /// What a flow's bucket says before any entry has been looked at: the slot whose entry is most likely the flow's.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Candidate(Slot);
+
+impl Candidate {
+    /// None.
+    pub(crate) const NONE: Candidate = Candidate(Slot::EMPTY);
+}
 
 /// A connection that a packet belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +181,7 @@ pub struct ConnectionTable {
 }
 
 impl ConnectionTable {
-    /// A table of `buckets` buckets (a power of two) and room for `capacity` connections, for `workers` workers.
+    /// A table of `buckets` buckets and room for `capacity` connections, for `workers` workers.
     /// The hash is seeded at random, so that nobody outside can choose flows that meet in one bucket.
     pub fn new(buckets: usize, capacity: u32, workers: usize) -> io::Result<Self> {
         Self::with_seeds(buckets, capacity, workers, seeds())
@@ -174,8 +190,8 @@ impl ConnectionTable {
     /// The same with a hash that is seeded with these numbers: for replays, which are to take the same way every time, and
     /// never where packets of strangers come in.
     pub fn with_seeds(buckets: usize, capacity: u32, workers: usize, seeds: [u64; 2]) -> io::Result<Self> {
-        if !buckets.is_power_of_two() || buckets <= REACH as usize || buckets > 1 << 32 {
-            let message = "the number of buckets is not a power of two between 8 and 2^32";
+        if buckets <= REACH as usize || buckets > 1 << 32 {
+            let message = "the number of buckets is not between 8 and 2^32";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         Ok(Self {
@@ -185,6 +201,14 @@ impl ConnectionTable {
             shared: Shared::new(capacity),
             quiescence: Quiescence::new(workers),
         })
+    }
+
+    /// The buckets that a table with room for `capacity` connections does well with: three for five connections. One that is
+    /// found from both sides is in two slots, and so a full table has 3⅓ of a bucket's seven slots taken, which leaves room for
+    /// the unevenness of hashing.
+    pub const fn buckets_for(capacity: u32) -> u32 {
+        let buckets = (capacity as u64 * 3).div_ceil(5) as u32;
+        if buckets > REACH { buckets } else { REACH + 1 }
     }
 
     /// How many buckets there are.
@@ -221,32 +245,35 @@ impl ConnectionTable {
     /// The flow's hash.
     #[inline]
     pub fn hash(&self, flow: impl Key) -> Hash {
-        Hash(flow.digest(self.seeds))
+        let digest = flow.digest(self.seeds);
+        // As far into the buckets as the lower half is into its range: any number of buckets will do (Lemire, "Fast random
+        // integer generation in an interval", 2019).
+        let home = ((digest & u64::from(u32::MAX)) * self.buckets.len() as u64) >> 32;
+        Hash(digest & Slot::TAG | home)
     }
 
+    /// The bucket so many after the flow's own; after the last one comes the first.
     #[inline]
     fn bucket(&self, hash: Hash, distance: u32) -> &Bucket {
-        let place = (hash.0 as u32).wrapping_add(distance) as usize & (self.buckets.len() - 1);
-        debug_assert!(place < self.buckets.len());
-        // SAFETY: there is at least one bucket (see `new`), so that what a mask of one less leaves of a number is below
-        // their number.
-        unsafe { self.buckets.get_unchecked(place) }
+        let place = hash.home() + distance as usize;
+        let count = self.buckets.len();
+        &self.buckets[if place < count { place } else { place - count }]
     }
 
     /// Asks the processor to load the flow's bucket.
     #[inline]
     pub fn prefetch_bucket(&self, hash: Hash) {
-        prefetch(self.bucket(hash, 0));
+        prefetch(self.buckets.as_ptr().wrapping_add(hash.home()));
     }
 
     /// What the flow's own bucket, which should have been prefetched, says; asks the processor to load the entry that it
     /// leads to. Of use until the worker passes its next quiescent state.
     #[inline]
     pub fn candidate(&self, hash: Hash) -> Candidate {
-        let bucket = self.bucket(hash, 0);
+        let Some(bucket) = self.buckets.get(hash.home()) else { return Candidate::NONE };
         let candidates = bucket.candidates(hash);
         if candidates == 0 {
-            return Candidate(Slot::EMPTY);
+            return Candidate::NONE;
         }
         let slot = bucket.slot(candidates);
         prefetch(self.entries.as_ptr().wrapping_add(slot.index().0 as usize));
@@ -274,7 +301,7 @@ impl ConnectionTable {
         }
         // What was live when it became the candidate leads to an entry that nobody uses anew before our next quiescent
         // state.
-        let (found, entry) = (slot.found(), self.entry(slot.index()));
+        let (found, entry) = (slot.found(), self.entries.get(slot.index().0 as usize)?);
         (flow.matches(self, entry, found.direction) && entry.life().is_alive()).then_some((found, entry))
     }
 
@@ -435,6 +462,12 @@ impl ConnectionTable {
     pub(super) fn overflow(&self) -> u32 {
         self.buckets.iter().map(|b| b.overflow.load(Ordering::Relaxed)).sum()
     }
+}
+
+/// Bytes that a table takes.
+#[cfg(test)]
+pub(super) const fn bytes(buckets: usize, capacity: usize) -> usize {
+    size_of::<ConnectionTable>() + buckets * size_of::<Bucket>() + capacity * size_of::<Entry>()
 }
 
 #[cfg(not(loom))]

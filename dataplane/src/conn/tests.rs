@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::connections::wheel_limit;
 use super::entry::Index;
 use super::state::Seen;
 use super::*;
@@ -283,6 +284,39 @@ fn workers_at_odds_leave_nothing_behind() {
         all.close(Index(index));
     }
     assert_eq!((table.slots_in_use(), table.overflow()), (0, 0));
+}
+
+#[test]
+fn any_number_of_buckets_will_do() {
+    for buckets in [8, 9, 600, 1023] {
+        let count = 2 * buckets as u32;
+        let mut all = connections(buckets, count);
+        let open = |client| new(client, Method::Nat, State::Established);
+        for client in 0..count {
+            all.open(&open(client), &Timeouts::default(), Tick(0)).unwrap();
+        }
+        // Two slots for each; with replies to this server and flows to this address, none is in the other's way.
+        assert_eq!(all.table().slots_in_use(), 2 * count as usize, "{buckets} buckets");
+        for client in 0..count {
+            let [there, back] = [flow(client), reply(client)].map(|flow| find(&all, flow).unwrap().index);
+            assert_eq!(there, back, "{buckets} buckets");
+        }
+        for index in 0..count {
+            all.close(Index(index));
+        }
+        assert_eq!((all.table().slots_in_use(), all.table().overflow()), (0, 0), "{buckets} buckets");
+    }
+}
+
+/// All of it, room for as many stale timers as connections included: whatever the capacity, also just past a power of two.
+#[test]
+fn a_connection_takes_128_bytes_at_most() {
+    let powers = (16..=24).map(|power| 1_u32 << power).flat_map(|n| [n - 1, n, n + 1]);
+    for capacity in (1 << 16..1 << 24).step_by(251).chain(powers).filter(|n| *n >= 1 << 16) {
+        let table = table::bytes(ConnectionTable::buckets_for(capacity) as usize, capacity as usize);
+        let bytes = table + wheel::Wheel::bytes(wheel_limit(capacity as usize));
+        assert!(bytes <= 128 * capacity as usize, "{capacity} connections take {bytes} bytes");
+    }
 }
 
 proptest! {

@@ -67,13 +67,23 @@ pub struct Wheel {
     firing_levels: Range<usize>,
 }
 
+/// How many chunks are enough for `limit` timers: every slot has at most one that is not full, and so has the list being emptied.
+const fn chunks_for(limit: usize) -> usize {
+    limit.div_ceil(TIMERS) + LEVELS * SLOTS + 1
+}
+
 impl Wheel {
+    /// Bytes that a wheel for at most `limit` timers takes.
+    #[cfg(test)]
+    pub(super) const fn bytes(limit: usize) -> usize {
+        size_of::<Self>() + chunks_for(limit) * size_of::<Chunk>()
+    }
+
     /// A wheel at `now` for at most `limit` timers. Memory is reserved for all of them and taken as it is used.
     pub fn new(now: Tick, limit: usize) -> Self {
         Self {
             levels: [[List::EMPTY; SLOTS]; LEVELS],
-            // Every slot has at most one chunk that is not full, and so has the list being emptied.
-            chunks: Vec::with_capacity(limit.div_ceil(TIMERS) + LEVELS * SLOTS + 1),
+            chunks: Vec::with_capacity(chunks_for(limit)),
             free: NONE,
             timers: 0,
             limit,

@@ -14,6 +14,7 @@ use crate::parse::{AnyFlow, Flow6};
 
 impl NewConnection {
     /// True where the connection takes two entries.
+    #[inline]
     pub(super) fn is_wide(&self) -> bool {
         matches!(self.flow, AnyFlow::V6(_)) || self.server.0.is_ipv6()
     }

@@ -9,6 +9,7 @@ use crate::conn::{ConnectionTable, Connections, NewConnection, State, Timeouts};
 use crate::network::MacAddr;
 use crate::parse::{Flow, Parsed, parse};
 use crate::time::Tick;
+use crate::wire::Frame;
 use crate::wire::memory::MemoryFrame;
 
 const CLIENT: (u32, u16) = (0xcb00_7109, 40_000); // 203.0.113.9
@@ -88,7 +89,7 @@ fn forwarded(frame: &mut MemoryFrame, method: Method, direction: Direction) -> R
     let (flow, server) = (flow.into(), (std::net::Ipv4Addr::from(SERVER.0).into(), SERVER.1));
     let new = NewConnection { flow, server, method, destination: 0, state: State::Established };
     let index = connections.open(&new, &Timeouts::default(), Tick(0)).unwrap();
-    forward(frame, &packet, connections.entry(index), direction)
+    forward(frame.data_mut(), &packet, connections.entry(index), direction)
 }
 
 #[test]

@@ -70,13 +70,13 @@ pub fn is_right(header: &[u8; 20]) -> bool {
 /// ~m + (m - 0x0100), which is the same for every m whose high byte is not 0.
 const DECREMENT_HIGH_BYTE: u16 = 0xfeff;
 
-/// The checksum field that was `check` after one has been taken off the high byte of a word, as the time to live is, and
-/// nothing else.
+/// Four bytes, read as a little-endian number, after one has been taken off the first, which is not 0: the time to live. The
+/// last two are a checksum that covers it. In this order of bytes the sum loses 1, and so its complement gains 1; as the sum's
+/// two zeros are one (RFC 1071 §2), 0xffff is passed over.
 #[inline]
-pub fn decrement_high_byte(check: u16) -> u16 {
-    let sum = u32::from(!check) + u32::from(DECREMENT_HIGH_BYTE);
-    // Less than twice 0xffff: one carry at most, and none that comes of it.
-    !((sum + (sum >> 16)) as u16)
+pub fn decrement_first_byte(word: u32) -> u32 {
+    let carry = u32::from(word >= 0xfffe_0000);
+    word.wrapping_add(0xffff).wrapping_add(carry << 16)
 }
 
 /// How an address and a port change, as what is to be added to the sums over them: Σ(~m + m') of RFC 1624,
@@ -158,6 +158,18 @@ mod tests {
     fn rfc_1624_example() {
         // RFC 1624 §4: HC = 0xDD2F, m = 0x5555, m' = 0x3285 gives 0x0000 and not 0xFFFF.
         assert_eq!(Difference::default().replace_u16(0x5555, 0x3285).apply(0xdd2f), 0x0000);
+    }
+
+    #[test]
+    fn taking_one_off_the_first_byte_is_the_same_in_either_order_of_bytes() {
+        for check in 0..=u16::MAX {
+            for first in [1, 2, 64, 255] {
+                let [a, b] = check.to_be_bytes();
+                let [c, d] = Difference::default().decrement_high_byte().apply(check).to_be_bytes();
+                let word = decrement_first_byte(u32::from_le_bytes([first, 6, a, b]));
+                assert_eq!(word.to_le_bytes(), [first - 1, 6, c, d]);
+            }
+        }
     }
 
     #[test]

@@ -93,12 +93,13 @@ impl<'a> Ipv4<'a> {
 #[inline]
 pub fn decrement_ttl(packet: &mut [u8]) -> bool {
     let Some(header) = packet.first_chunk_mut::<MIN_HEADER>() else { return false };
-    if header[8] <= 1 {
+    // Time to live, protocol, checksum: read, changed and written as one number, of which the first is the lowest byte.
+    let Some(field) = header[8..].first_chunk_mut::<4>() else { return false };
+    let word = u32::from_le_bytes(*field);
+    if word & 0xff <= 1 {
         return false;
     }
-    header[8] -= 1;
-    let check = checksum::decrement_high_byte(read_u16(header, 10));
-    header[10..12].copy_from_slice(&check.to_be_bytes());
+    *field = checksum::decrement_first_byte(word).to_le_bytes();
     true
 }
 

@@ -126,6 +126,7 @@ impl AnyFlow {
     }
 
     /// The IP protocol number.
+    #[inline]
     pub fn protocol(self) -> u8 {
         match self {
             Self::V4(flow) => flow.protocol(),
@@ -134,6 +135,7 @@ impl AnyFlow {
     }
 
     /// The sender: address, port.
+    #[inline]
     pub fn source(self) -> (IpAddr, u16) {
         match self {
             Self::V4(flow) => (Ipv4Addr::from(flow.source().0).into(), flow.source().1),
@@ -142,6 +144,7 @@ impl AnyFlow {
     }
 
     /// The receiver: address, port.
+    #[inline]
     pub fn destination(self) -> (IpAddr, u16) {
         match self {
             Self::V4(flow) => (Ipv4Addr::from(flow.destination().0).into(), flow.destination().1),
@@ -192,6 +195,7 @@ pub struct AnyPacket {
 }
 
 impl From<&Packet> for AnyPacket {
+    #[inline]
     fn from(packet: &Packet) -> Self {
         Self {
             flow: packet.flow.into(),

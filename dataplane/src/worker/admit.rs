@@ -60,7 +60,7 @@ impl<W: Wire> Balancer<W> {
     }
 
     /// Classify, schedule, insert: what the first packet of a connection goes through.
-    #[inline]
+    #[inline(always)]
     fn admit(
         &mut self,
         packet: &AnyPacket,

@@ -5,9 +5,11 @@
 
 use std::net::Ipv6Addr;
 
-use super::Balancer;
+use arrayvec::ArrayVec;
+
+use super::{Balancer, Lookup};
 use crate::conn::entry::Entry;
-use crate::conn::table::{Candidate, Found, Hash};
+use crate::conn::table::{Candidate, Found};
 use crate::conn::{ConnectionTable, Direction, Method};
 use crate::counters::{Drop, Verdict};
 use crate::forward::forward_ipv6;
@@ -24,22 +26,19 @@ impl<W: Wire> Balancer<W> {
     pub(super) fn balance_ipv6(&mut self, table: &ConnectionTable, port: PortId, now: Tick) {
         let mut burst = std::mem::take(&mut self.ipv6);
         let mac = self.macs[usize::from(port.0)];
-        let mut packets = [Packet6::NONE; BURST];
-        let mut hashes = [Hash::default(); BURST];
-        let mut candidates = [Candidate::default(); BURST];
+        let mut lookups = ArrayVec::<_, BURST>::new();
 
-        for ((frame, packet), hash) in burst.iter().zip(&mut packets).zip(&mut hashes) {
-            *packet = packet_ipv6(frame, mac);
-            *hash = table.hash(packet.flow);
-            table.prefetch_bucket(*hash);
+        for frame in &burst {
+            let packet = packet_ipv6(frame, mac);
+            lookups.push(Lookup::begin(packet, packet.flow, table));
         }
-        for (hash, candidate) in hashes[..burst.len()].iter().zip(&mut candidates) {
-            *candidate = table.candidate(*hash);
+        for lookup in &mut lookups {
+            lookup.candidate = table.candidate(lookup.hash);
         }
-        for candidate in &candidates[..burst.len()] {
-            table.prefetch_extension(*candidate);
+        for lookup in &lookups {
+            table.prefetch_extension(lookup.candidate);
         }
-        for ((frame, packet), candidate) in burst.drain(..).zip(&packets).zip(&candidates) {
+        for (frame, Lookup { packet, candidate, .. }) in burst.drain(..).zip(&lookups) {
             match self.connection_ipv6(table, &frame, port, packet, *candidate, now) {
                 Ok((found, entry)) => self.forward_ipv6(table, (frame, port), packet, found, entry, now),
                 Err(verdict) => self.finish_ipv6(verdict, port, frame, packet, now),
@@ -109,7 +108,7 @@ impl<W: Wire> Balancer<W> {
         // What an IPv6 flow led to has them.
         let addresses = table.extension(entry).ok_or(Drop::NoFreeEntry);
         let sent = addresses
-            .and_then(|addresses| forward_ipv6(&mut frame, packet, entry, addresses, direction))
+            .and_then(|addresses| forward_ipv6(frame.data_mut(), packet, entry, addresses, direction))
             .and_then(|to| {
                 let to = || Ipv6Addr::from(to).into();
                 self.egress.send(frame, to, (entry, direction), network, now)

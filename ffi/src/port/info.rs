@@ -104,36 +104,9 @@ pub struct Offloads {
 }
 
 impl Offloads {
-    /// Verifies the checksum of IPv4 headers.
-    pub fn rx_ip_checksum(self) -> bool {
-        self.rx & raw::SHIM_RX_OFFLOAD_IPV4_CHECKSUM != 0
-    }
-
-    /// Verifies the checksums of TCP and UDP.
-    pub fn rx_l4_checksum(self) -> bool {
-        let both = raw::SHIM_RX_OFFLOAD_TCP_CHECKSUM | raw::SHIM_RX_OFFLOAD_UDP_CHECKSUM;
-        self.rx & both == both
-    }
-
-    /// Gives the RSS hash with each packet.
-    pub fn rx_rss_hash(self) -> bool {
-        self.rx & raw::SHIM_RX_OFFLOAD_RSS_HASH != 0
-    }
-
     /// Receives packets longer than one mbuf.
     pub fn rx_scatter(self) -> bool {
         self.rx & raw::SHIM_RX_OFFLOAD_SCATTER != 0
-    }
-
-    /// Fills in the checksum of IPv4 headers.
-    pub fn tx_ip_checksum(self) -> bool {
-        self.tx & raw::SHIM_TX_OFFLOAD_IPV4_CHECKSUM != 0
-    }
-
-    /// Fills in the checksums of TCP and UDP.
-    pub fn tx_l4_checksum(self) -> bool {
-        let both = raw::SHIM_TX_OFFLOAD_TCP_CHECKSUM | raw::SHIM_TX_OFFLOAD_UDP_CHECKSUM;
-        self.tx & both == both
     }
 
     /// Sends packets of several segments. Without it, linearize them first: drivers may send the first segment only.

@@ -6,8 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use lab::steps::Watch;
-use lab::topology::{SERVERS, VIP};
-use lab::{Director, Lab, Mode, Wire, lifetime, list, wait_until};
+use lab::{Director, Lab, Mode, Wire, ipv6, lifetime, list, topology, wait_until};
 
 /// How many requests the demo sends.
 const REQUESTS: usize = 66;
@@ -29,7 +28,7 @@ struct Arguments {
     stop: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ModeArgument {
     /// Masquerading: director rewrites addresses, replies come back through it.
     Nat,
@@ -37,6 +36,8 @@ enum ModeArgument {
     Dr,
     /// Tunnelling: director puts packets into other ones (IP in IP), replies go past it.
     Tun,
+    /// Masquerading over IPv6.
+    Ipv6,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
 
 fn demo(arguments: &Arguments) -> Result<()> {
     let mode = match arguments.mode {
-        ModeArgument::Nat => Mode::Nat,
+        ModeArgument::Nat | ModeArgument::Ipv6 => Mode::Nat,
         ModeArgument::Dr => Mode::Dr,
         ModeArgument::Tun => Mode::Tun,
     };
@@ -74,8 +75,15 @@ fn demo(arguments: &Arguments) -> Result<()> {
     };
 
     step("Building the lab: a client, director, two nginx servers, a switch between them");
-    let lab = Lab::new(mode).context("building the lab")?;
-    println!("    client {} · VIP {VIP} · r1 {} · r2 {}", lab::topology::CLIENT, SERVERS[0], SERVERS[1]);
+    let mut lab = Lab::new(mode).context("building the lab")?;
+    let by_ipv6 = arguments.mode == ModeArgument::Ipv6;
+    let (client, vip, [first, second]) = if by_ipv6 {
+        ipv6::add(&mut lab).context("giving the lab IPv6 addresses")?;
+        (ipv6::CLIENT, ipv6::VIP, ipv6::SERVERS)
+    } else {
+        (topology::CLIENT, topology::VIP, topology::SERVERS)
+    };
+    println!("    client {client} · VIP {vip} · r1 {first} · r2 {second}");
 
     step("Starting director");
     let director = Director::start(&lab, wire).context("starting director")?;
@@ -88,7 +96,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
         );
     }
 
-    let shown = show(&lab, &director);
+    let shown = show(&lab, &director, by_ipv6);
     // The lab goes with this function, and director's log with it.
     shown.map_err(|error| director.blame(&error))?;
 
@@ -103,9 +111,14 @@ fn demo(arguments: &Arguments) -> Result<()> {
 }
 
 /// The part that is worth watching.
-fn show(lab: &Lab, director: &Director) -> Result<()> {
+fn show(lab: &Lab, director: &Director, by_ipv6: bool) -> Result<()> {
     step("Setting up the service");
-    for rule in director.http_rules() {
+    let (rules, page) = if by_ipv6 {
+        (ipv6::rules(lab.mode), format!("http://[{}]/", ipv6::VIP))
+    } else {
+        (director.http_rules(), format!("http://{}/", topology::VIP))
+    };
+    for rule in rules {
         type_lbctl(director, &rule).with_context(|| format!("lbctl {rule}"))?;
     }
     let watch = match lab.mode {
@@ -122,11 +135,11 @@ fn show(lab: &Lab, director: &Director) -> Result<()> {
         })?;
     }
 
-    step(&format!("Sending {REQUESTS} HTTP requests: curl http://{VIP}/"));
+    step(&format!("Sending {REQUESTS} HTTP requests: curl {page}"));
     let mut pages = Vec::new();
     for number in 1..=REQUESTS {
-        let page = lab.client.run(&format!("curl -sS --fail --max-time 10 http://{VIP}/"));
-        pages.push(page.with_context(|| format!("request {number} of {REQUESTS}"))?);
+        let answer = lab.client.run(&format!("curl -gsS --fail --max-time 10 {page}"));
+        pages.push(answer.with_context(|| format!("request {number} of {REQUESTS}"))?);
     }
 
     step("Who answered");

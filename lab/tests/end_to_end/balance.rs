@@ -115,3 +115,16 @@ fn lbctl_is_a_drop_in_under_the_name_ipvsadm() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_client_hears_at_once_that_there_is_no_server() -> Result<()> {
+    play(Mode::Nat, Wire::AfPacket, |scene| {
+        for server in ["192.0.2.9", "192.0.2.10"] {
+            scene.director.lbctl(&format!("-d -t {VIP}:80 -r {server}:80"))?;
+        }
+        // Of curl's exit statuses, 7 says that nobody listens, and 28 that the time was up.
+        let done = scene.lab.client.try_run(&format!("curl -sS --max-time 10 http://{VIP}/"))?;
+        assert_eq!(done.status.code(), Some(7), "{}", done.stderr);
+        scene.director.check_counters().map(drop)
+    })
+}

@@ -7,6 +7,7 @@ mod balance;
 mod daemon;
 mod downloads;
 mod frames;
+mod ipv6;
 mod linux;
 mod load;
 mod network;

@@ -1,6 +1,7 @@
 //! One measurement from its beginning to its end: the flows opened, the load sent once or until the highest rate is found.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use serde::Serialize;
@@ -47,6 +48,12 @@ pub struct Searched {
     pub rate: Option<f64>,
     /// The loss allowed, in percent.
     pub loss_percent: f64,
+    /// The lowest rate that was tried.
+    pub lowest: f64,
+    /// The highest.
+    pub highest: f64,
+    /// Whether the search came to its end before its deadline.
+    pub complete: bool,
     /// Every trial, in their order.
     pub trials: Vec<Trial>,
 }
@@ -69,7 +76,8 @@ impl fmt::Display for Done {
         if let Some(Opening { flows, forwarded, servers }) = &self.opening {
             writeln!(f, "opened    {forwarded:>12}  of {flows} flows, to {servers} places")?;
         }
-        if let Some(Searched { rate, loss_percent, trials }) = &self.search {
+        if let Some(searched) = &self.search {
+            let Searched { rate, loss_percent, complete, trials, .. } = searched;
             for Trial { rate, loss, kept_pace, passed } in trials {
                 let word = match (passed, kept_pace) {
                     (true, _) => "passed",
@@ -82,10 +90,42 @@ impl fmt::Display for Done {
                 Some(rate) => {
                     writeln!(f, "highest   {:>12.4} M/s with a loss of at most {loss_percent} %", rate / 1e6)?
                 }
-                None => writeln!(f, "no rate has a loss of at most {loss_percent} %")?,
+                None => writeln!(f, "{}", searched.nothing_found())?,
+            }
+            if !complete {
+                writeln!(f, "the search was ended by its deadline: it may be more")?;
             }
         }
         write!(f, "{}", self.outcome)
+    }
+}
+
+impl Searched {
+    /// What there is to say where no rate passed.
+    fn nothing_found(&self) -> String {
+        let (lowest, highest) = (self.lowest / 1e6, self.highest / 1e6);
+        format!(
+            "no rate with a loss of at most {} % found between {lowest:.4} and {highest:.4} M/s",
+            self.loss_percent
+        )
+    }
+}
+
+impl Done {
+    /// An error where this is no measurement of what was asked for.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let Outcome { damaged, sent, refused, skipped, .. } = self.outcome;
+        ensure!(damaged == 0, "{damaged} frames came back damaged");
+        if let Some(search) = &self.search {
+            ensure!(search.rate.is_some(), search.nothing_found());
+        }
+        ensure!(
+            self.outcome.kept_pace(),
+            "the generator could not keep to the rate: it came too late for {skipped} frames of {}. Give it a core \
+             of its own (--core), or a lower --rate",
+            sent + refused + skipped
+        );
+        Ok(())
     }
 }
 
@@ -94,6 +134,7 @@ pub fn run(tester: &mut Tester, job: &Job) -> anyhow::Result<Done> {
     let sane = |seconds: f64| seconds.is_finite() && seconds >= 0.0;
     ensure!(sane(job.seconds) && sane(job.warm_up), "--seconds and --warm-up are numbers from 0 on");
     ensure!((0.0..100.0).contains(&job.loss), "--loss is a percentage from 0 on");
+    ensure!(job.deadline.is_none_or(sane), "--deadline is a number of seconds");
     ensure!(job.precision > 0.0 && job.attempts > 0, "--precision and --attempts are above 0");
     let addressing = job.addressing(tester.mac()?);
     let opening = if job.no_open { None } else { Some(open(tester, job, &addressing)?) };
@@ -170,11 +211,17 @@ fn search(
         "nothing comes back ({} frames were sent), so there is no rate to search for",
         flood.sent
     );
+    let (start, deadline) = (Instant::now(), job.deadline.map(Duration::from_secs_f64));
+    let in_time = || deadline.is_none_or(|deadline| start.elapsed() < deadline);
     let mut search = Search::new(most, job.precision / 100.0);
-    let (mut best, mut trials) = (flood, Vec::new());
-    while let Some(rate) = search.next_rate() {
+    let (mut best, mut trials) = (flood, Vec::<Trial>::new());
+    // There is always a trial.
+    while let Some(rate) = search.next_rate().filter(|_| trials.is_empty() || in_time()) {
         let mut any = false;
-        for _ in 0..job.attempts {
+        for attempt in 0..job.attempts {
+            if attempt > 0 && !in_time() {
+                break;
+            }
             let outcome = tester.send(&load(job, addressing, Some(rate)), |_, _, _| {})?;
             let (loss, kept_pace) = (outcome.loss, outcome.kept_pace());
             let passed = kept_pace && loss * 100.0 <= job.loss;
@@ -186,6 +233,14 @@ fn search(
         }
         search.record(rate, any);
     }
-    let searched = Searched { rate: search.result(), loss_percent: job.loss, trials };
+    let rates = || trials.iter().map(|trial| trial.rate);
+    let searched = Searched {
+        rate: search.result(),
+        loss_percent: job.loss,
+        lowest: rates().fold(most, f64::min),
+        highest: rates().fold(0.0, f64::max),
+        complete: search.next_rate().is_none(),
+        trials,
+    };
     Ok(Done { opening, search: Some(searched), outcome: best })
 }

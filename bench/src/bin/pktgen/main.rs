@@ -15,8 +15,9 @@ mod tester;
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Parser;
 use dpdk_sys::Eal;
 
@@ -24,34 +25,54 @@ use crate::job::Done;
 use crate::options::{Command, Job, Line, Options, Start};
 use crate::tester::Tester;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pktgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work() -> anyhow::Result<()> {
     let options = Options::parse();
     let eal = start(&options)?;
-    let outcome = run(&options, &eal);
-    if let Err(left) = eal.cleanup() {
-        // Not every driver gives back what is in its rings: that of memif without copies does not, in DPDK 22.11.
+    // Whether a driver was used that does not give back what is in its rings.
+    let mut keeps_buffers = false;
+    let outcome = run(&options, &eal, &mut keeps_buffers);
+    if let Err(left) = eal.cleanup()
+        && !keeps_buffers
+    {
         eprintln!("pktgen: DPDK is left as it is: {left}");
     }
     outcome
 }
 
 /// Everything that holds on to the EAL is gone when this returns.
-fn run(options: &Options, eal: &Eal) -> anyhow::Result<()> {
+fn run(options: &Options, eal: &Eal, keeps_buffers: &mut bool) -> anyhow::Result<()> {
     if let Some(Command::Batch(_)) = options.command {
-        return batch(eal);
+        return batch(eal, keeps_buffers);
     }
     let job = options.job.as_ref().context("say what to send by: --device; --help tells more")?;
+    *keeps_buffers = job.keeps_buffers();
     let mut tester = open(eal, job)?;
     let done = job::run(&mut tester, job);
     tester.close()?;
     let done = done?;
-    if job.json {
-        println!("{}", serde_json::to_string_pretty(&done)?);
-    } else {
-        println!("{done}");
+    let text = if job.json { serde_json::to_string_pretty(&done)? } else { done.to_string() };
+    say(&text)?;
+    done.check()
+}
+
+/// A line to standard output, at once: whoever asked waits for it. False where nobody reads any more, as with `| head`.
+fn say(text: &str) -> anyhow::Result<bool> {
+    let mut output = io::stdout().lock();
+    match writeln!(output, "{text}").and_then(|()| output.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("cannot write to standard output"),
     }
-    ensure!(done.outcome.damaged == 0, "{} frames came back damaged", done.outcome.damaged);
-    Ok(())
 }
 
 fn open(eal: &Eal, job: &Job) -> anyhow::Result<Tester> {
@@ -59,24 +80,30 @@ fn open(eal: &Eal, job: &Job) -> anyhow::Result<Tester> {
 }
 
 /// Does one job after the other. One that fails is answered with its error, and the next is read.
-fn batch(eal: &Eal) -> anyhow::Result<()> {
+fn batch(eal: &Eal, keeps_buffers: &mut bool) -> anyhow::Result<()> {
     let mut devices = HashMap::new();
     for line in io::stdin().lock().lines() {
         let line = line.context("cannot read standard input")?;
-        let answer = match job_of(eal, &line, &mut devices) {
+        let answer = match job_of(eal, &line, &mut devices, keeps_buffers) {
             Ok(Some(done)) => serde_json::to_string(&done)?,
             Ok(None) => "{}".to_owned(),
             Err(error) => serde_json::json!({ "error": format!("{error:#}") }).to_string(),
         };
-        // One answer a line, at once: whoever asks waits for it.
-        let mut output = io::stdout().lock();
-        writeln!(output, "{answer}").and_then(|()| output.flush()).context("cannot write the answer")?;
+        if !say(&answer)? {
+            break;
+        }
     }
     devices.into_values().try_for_each(Tester::close)
 }
 
-fn job_of(eal: &Eal, line: &str, devices: &mut HashMap<String, Tester>) -> anyhow::Result<Option<Done>> {
+fn job_of(
+    eal: &Eal,
+    line: &str,
+    devices: &mut HashMap<String, Tester>,
+    keeps_buffers: &mut bool,
+) -> anyhow::Result<Option<Done>> {
     let Line { job } = Line::try_parse_from(line.split_whitespace())?;
+    *keeps_buffers |= job.keeps_buffers();
     if job.close {
         let tester = devices.remove(&job.device).context("the device is not open")?;
         tester.close()?;

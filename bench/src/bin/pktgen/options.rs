@@ -164,6 +164,9 @@ pub struct Job {
     /// Trials at one rate, of which one must pass. RFC 2544 has one; more help where the machine itself has pauses.
     #[arg(long, default_value_t = 1)]
     pub attempts: u32,
+    /// Seconds after which no other trial of a search begins; what has passed by then is the result.
+    #[arg(long, requires = "search")]
+    pub deadline: Option<f64>,
 
     /// Answers in JSON.
     #[arg(long)]
@@ -175,6 +178,11 @@ impl Job {
     pub fn device(&self) -> DeviceConfig {
         let Self { queues, descriptors, mbufs, .. } = *self;
         DeviceConfig { name: self.device.clone(), queues, descriptors, mbufs }
+    }
+
+    /// Whether it uses a memif without copies, whose driver keeps what is in its rings when it is closed (DPDK 22.11).
+    pub fn keeps_buffers(&self) -> bool {
+        self.device.starts_with("net_memif") && self.device.split(',').any(|option| option == "zero-copy=yes")
     }
 
     /// How its frames are addressed, from a device with this address.

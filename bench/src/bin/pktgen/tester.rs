@@ -147,14 +147,19 @@ impl Tester {
         let mut queue = 0;
         let mut now = start;
         while now < end && !run.flows.is_over() {
-            run.receive(self, queue, now, &mut seen);
+            let any = run.receive(self, queue, now, &mut seen);
             let pending = self.queues[queue].pending.len();
             if pending == 0 {
                 let due = pacer.as_mut().map_or(BURST, |pacer| pacer.take(now, BURST));
                 let new = new_flows.as_mut().map_or(0, |pacer| pacer.take(now, due));
                 run.write(self, queue, due, new, now);
             }
-            run.transmit(self, queue);
+            let sent = run.transmit(self, queue);
+            if !any && !sent {
+                // Nothing to do until the other end has done something. Looking for it without a pause takes from it the
+                // cache lines that it writes to.
+                std::hint::spin_loop();
+            }
             queue = if queue + 1 == self.queues.len() { 0 } else { queue + 1 };
             now = tsc();
         }
@@ -323,14 +328,15 @@ impl Run {
         self.written += written as u64;
     }
 
-    /// Offers the wire what has been written. What it does not take is given up, or waits for the next time.
+    /// Offers the wire what has been written, and says whether it took any of it. What it does not take is given up, or waits
+    /// for the next time.
     #[inline]
-    fn transmit(&mut self, tester: &mut Tester, queue: usize) {
+    fn transmit(&mut self, tester: &mut Tester, queue: usize) -> bool {
         let Queue { tx, pending, .. } = &mut tester.queues[queue];
         if pending.is_empty() {
-            return;
+            return false;
         }
-        tx.burst(pending);
+        let sent = tx.burst(pending) > 0;
         self.offers += 1;
         if !pending.is_empty() {
             self.full += 1;
@@ -339,6 +345,7 @@ impl Run {
                 self.give_up(tester, queue);
             }
         }
+        sent
     }
 
     /// What the wire has not taken was never sent.

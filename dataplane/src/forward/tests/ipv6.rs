@@ -24,7 +24,7 @@ fn forwarded(frame: &mut MemoryFrame, method: Method, direction: Direction) -> R
     let server = (IpAddr::from(Ipv6Addr::from(SERVER.0)), SERVER.1);
     let new = NewConnection { flow: flow.into(), server, method, destination: 0, state: State::Established };
     let entry = table.entry(connections.open(&new, &Timeouts::default(), Tick(0)).unwrap());
-    forward_ipv6(frame, &packet, entry, table.extension(entry).unwrap(), direction)
+    forward_ipv6(frame.data_mut(), &packet, entry, table.extension(entry).unwrap(), direction)
 }
 
 /// Each case: its name, its method and direction, the frame before and after.

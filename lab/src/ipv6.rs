@@ -1,6 +1,7 @@
 //! IPv6 beside IPv4, on the same wires: each host gets an address that ends as its IPv4 one does.
 //!
 //! Duplicate address detection is left out: it would keep each address waiting for a second or two.
+//! Unlike [`Host::enable_ipv6`] on interfaces that are there, director's kernel interfaces get theirs from director itself.
 
 use anyhow::{Result, bail};
 
@@ -24,11 +25,14 @@ const DIRECTOR_LAN: &str = "2001:db8:2::1/64";
 /// # Errors
 /// When Linux takes an address or a route from none of the hosts: it may have no IPv6.
 pub fn add(lab: &mut Lab) -> Result<()> {
-    lab.client.ip(&format!("address add {CLIENT}/64 dev eth0 nodad"))?;
+    lab.client.enable_ipv6("eth0", &[&format!("{CLIENT}/64")])?;
     if lab.mode == Mode::Dr {
         lab.client.ip("-6 route add 2001:db8:2::/64 dev eth0")?;
     }
     // What director makes later follows the defaults.
+    for scope in ["all", "default"] {
+        lab.director.sysctl(&format!("net.ipv6.conf.{scope}.disable_ipv6"), "0")?;
+    }
     lab.director.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
     lab.director.sysctl("net.ipv6.conf.all.forwarding", "1")?;
     for port in &mut lab.ports {
@@ -48,13 +52,13 @@ pub fn add(lab: &mut Lab) -> Result<()> {
 }
 
 fn address_server(server: &Host, address: &str, mode: Mode) -> Result<()> {
-    server.ip(&format!("address add {address}/64 dev eth0 nodad"))?;
+    server.enable_ipv6("eth0", &[&format!("{address}/64")])?;
     match mode {
         Mode::Nat => server.ip("-6 route add default via 2001:db8:2::1").map(drop),
         Mode::Dr => {
             server.ip("-6 route add 2001:db8:64::/64 dev eth0")?;
             // Linux answers no solicitation for an address that another interface has: nothing else is to be set.
-            server.ip(&format!("address add {VIP}/128 dev lo nodad")).map(drop)
+            server.enable_ipv6("lo", &[&format!("{VIP}/128")])
         }
         Mode::Tun => bail!("no real server of the lab takes tunnels over IPv6 alone"),
     }

@@ -256,8 +256,7 @@ impl ConnectionTable {
     #[inline]
     fn bucket(&self, hash: Hash, distance: u32) -> &Bucket {
         let place = hash.home() + distance as usize;
-        let count = self.buckets.len();
-        &self.buckets[if place < count { place } else { place - count }]
+        self.buckets.get(place).unwrap_or_else(|| &self.buckets[place - self.buckets.len()])
     }
 
     /// Asks the processor to load the flow's bucket.

@@ -144,7 +144,8 @@ impl Lab {
             ..Snapshot::default()
         };
         let shared = Shared {
-            table: Arc::new(ConnectionTable::new(64, 64, workers).unwrap()),
+            // A worker takes entries from the pool 64 at a time: each gets some.
+            table: Arc::new(ConnectionTable::new(64, 64 * workers as u32, workers).unwrap()),
             destinations: Arc::new(Destinations::new(16, workers).unwrap()),
             requests: Arc::new(ArrayQueue::new(4)),
         };

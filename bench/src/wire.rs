@@ -322,7 +322,7 @@ impl Lineup {
 
 /// There in one run and back again in the next, so that whatever disturbs the machine meets all.
 fn turns(count: usize, run: usize) -> Vec<usize> {
-    if run % 2 == 0 { (0..count).collect() } else { (0..count).rev().collect() }
+    if run.is_multiple_of(2) { (0..count).collect() } else { (0..count).rev().collect() }
 }
 
 /// The figures of a mode, one for each run.

@@ -385,10 +385,10 @@ fn spin(length: Duration) {
 /// Has `request` done, which control must not refuse.
 fn ask(client: &mut Client, request: &Request) -> anyhow::Result<()> {
     let reply = client.call(request)?;
-    if let Reply::Batch(outcomes) = &reply {
-        if let Some(Outcome::Error(error)) = outcomes.iter().find(|outcome| **outcome != Outcome::Done) {
-            bail!("control refuses a change: {}", error.message);
-        }
+    if let Reply::Batch(outcomes) = &reply
+        && let Some(Outcome::Error(error)) = outcomes.iter().find(|outcome| **outcome != Outcome::Done)
+    {
+        bail!("control refuses a change: {}", error.message);
     }
     Ok(())
 }

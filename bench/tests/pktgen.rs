@@ -268,9 +268,18 @@ fn testpmd_forwards_over_memif_with_and_without_copies() {
             format!("--device net_memif0,role=client,id=0,socket={socket}{options} --queues {queues}");
         // What comes before testpmd has seen its link go up may be lost.
         pktgen.job(&format!("{device} --flows 1 --seconds 0.1 --rate 100"));
-        // Slow enough for nothing to be lost, whatever else the machine does.
-        let mut answer =
-            pktgen.job(&format!("{device} --flows 100 --seconds 0.3 --rate 1k --open-rate 1k --checksums"));
+        // Slow enough for nothing to be lost, but where others keep testpmd from its core for longer than stragglers are
+        // waited for: so there are several tries, and damage is damage in each.
+        let job = format!("{device} --flows 100 --seconds 0.3 --rate 1k --open-rate 1k --checksums");
+        let mut answer = pktgen.job(&job);
+        for _ in 0..4 {
+            assert_eq!(count(&answer, "damaged"), 0, "{answer}");
+            let [sent, received, stale] = ["sent", "received", "stale"].map(|key| count(&answer, key));
+            if answer["opening"]["forwarded"] == 100 && received == sent && stale == 0 {
+                break;
+            }
+            answer = pktgen.job(&job);
+        }
         assert_eq!(answer["opening"]["forwarded"], 100, "{answer}");
         if queues > 1 {
             // Of different queues, and so of different flows.

@@ -41,6 +41,17 @@ impl Pacer {
         taken as usize
     }
 
+    /// Nothing more is given out, and time is up at `end`: what should have been given out until then, and is more than the
+    /// generator makes up for, is skipped.
+    pub fn end(&mut self, end: u64) {
+        let due = (end.saturating_sub(self.start) as f64 * self.rate) as u64;
+        let waiting = due.saturating_sub(self.given);
+        if waiting > self.slack {
+            self.skipped += waiting;
+            self.given += waiting;
+        }
+    }
+
     /// Frames that were due and never given out, because the generator came too late for them.
     pub fn skipped(&self) -> u64 {
         self.skipped
@@ -81,5 +92,18 @@ mod tests {
         let taken: usize = (0..10).map(|_| pacer.take(HERTZ / 10, 32)).sum();
         assert_eq!((taken, pacer.skipped()), (100, 99_900));
         assert_eq!(pacer.take(HERTZ / 10 + 1000, 32), 1);
+    }
+
+    #[test]
+    fn a_pause_at_the_end_is_skipped_and_counted_as_well() {
+        let mut pacer = Pacer::new(1e6, 0, HERTZ);
+        assert_eq!(pacer.take(HERTZ / 100_000, 32), 10);
+        pacer.end(HERTZ / 10);
+        assert_eq!(pacer.skipped(), 99_990);
+        // What is on time is not.
+        let mut pacer = Pacer::new(1e6, 0, HERTZ);
+        assert_eq!(pacer.take(HERTZ / 100_000, 32), 10);
+        pacer.end(HERTZ / 50_000);
+        assert_eq!(pacer.skipped(), 0);
     }
 }

@@ -163,6 +163,9 @@ impl Tester {
             queue = if queue + 1 == self.queues.len() { 0 } else { queue + 1 };
             now = tsc();
         }
+        if !run.flows.is_over() {
+            pacer.iter_mut().for_each(|pacer| pacer.end(end));
+        }
         let seconds = now.saturating_sub(start) as f64 / run.hertz as f64;
         let during = run.checker.counts().received;
         self.drain(&mut run, &mut seen);

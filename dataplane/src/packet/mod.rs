@@ -46,6 +46,7 @@ pub(crate) fn read_u32(bytes: &[u8], at: usize) -> u32 {
 /// The big-endian 128-bit field at `at`.
 #[inline]
 pub(crate) fn read_u128(bytes: &[u8], at: usize) -> u128 {
-    let [high, upper, lower, low] = [0, 4, 8, 12].map(|n| u128::from(read_u32(bytes, at + n)));
-    high << 96 | upper << 64 | lower << 32 | low
+    let mut field = [0; 16];
+    field.copy_from_slice(&bytes[at..at + 16]);
+    u128::from_be_bytes(field)
 }

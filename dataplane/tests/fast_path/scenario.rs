@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use dataplane::conn::Method;
 use dataplane::wire::{BURST, Burst, Wire};
 
-use crate::support::{Director, Loop, Phase, Setup, Transport, client};
+use crate::support::{Director, Loop, Phase, Setup, Transport, client, client_ipv6};
 
 /// Connections, packets or rounds of a scenario.
 const THINGS: u32 = 4096;
@@ -19,10 +19,14 @@ enum Way {
     Wire,
     /// A client's packet of an established connection.
     In(Method, Transport),
+    /// The same over IPv6, TCP.
+    InIpv6(Method),
     /// A server's packet of an established connection.
     Out(Transport),
     /// The first packet of a connection.
     Open(Method, Transport),
+    /// The same over IPv6, TCP.
+    OpenIpv6(Method),
     /// A connection's end by its timeout.
     Expire(Method, Transport),
     /// A packet that is for Linux.
@@ -48,12 +52,15 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Way::In(Dr, Udp),
         Way::In(Nat, Tcp),
         Way::In(Nat, Udp),
+        Way::InIpv6(Dr),
+        Way::InIpv6(Nat),
         Way::Out(Tcp),
         Way::Out(Udp),
         Way::Open(Dr, Tcp),
         Way::Open(Dr, Udp),
         Way::Open(Nat, Tcp),
         Way::Open(Nat, Udp),
+        Way::OpenIpv6(Nat),
         Way::Linux,
     ];
     let packets = packets.into_iter().flat_map(|way| [1, BURST].map(|burst| Scenario { way, burst }));
@@ -80,8 +87,10 @@ impl fmt::Display for Way {
         match *self {
             Self::Wire => write!(f, "wire"),
             Self::In(by, of) => write!(f, "{}_in_{}", method(by), transport(of)),
+            Self::InIpv6(by) => write!(f, "{}_in_tcp_ipv6", method(by)),
             Self::Out(of) => write!(f, "nat_out_{}", transport(of)),
             Self::Open(by, of) => write!(f, "{}_open_{}", method(by), transport(of)),
+            Self::OpenIpv6(by) => write!(f, "{}_open_tcp_ipv6", method(by)),
             Self::Expire(by, of) => write!(f, "{}_expire_{}", method(by), transport(of)),
             Self::Linux => write!(f, "to_linux"),
             Self::Idle => write!(f, "idle"),
@@ -105,16 +114,23 @@ impl Scenario {
     pub fn run(&self) -> Result<()> {
         let method = match self.way {
             Way::In(method, _) | Way::Open(method, _) | Way::Expire(method, _) => method,
+            Way::InIpv6(method) | Way::OpenIpv6(method) => method,
             Way::Out(_) => Method::Nat,
             Way::Wire | Way::Linux | Way::Idle => Method::DirectRouting,
         };
-        let setup = Setup { kernel: Some(THINGS as usize), ..Setup::new(method)? };
+        let ipv6 = matches!(self.way, Way::InIpv6(_) | Way::OpenIpv6(_));
+        let setup = Setup { kernel: Some(THINGS as usize), ipv6, ..Setup::new(method)? };
         let mut director = Director::new(&setup)?;
         let clients = |transport, phase| (0..THINGS).map(move |flow| client(transport, flow, phase));
+        let clients_ipv6 = |phase| (0..THINGS).map(move |flow| client_ipv6(Transport::Tcp, flow, phase));
         let frames: Vec<_> = match self.way {
             Way::In(_, transport) => {
                 director.establish(transport, THINGS)?;
                 clients(transport, Phase::Established).collect()
+            }
+            Way::InIpv6(_) => {
+                director.establish(Transport::Tcp, THINGS)?;
+                clients_ipv6(Phase::Established).collect()
             }
             Way::Out(transport) => director.establish(transport, THINGS)?,
             Way::Expire(_, transport) => {
@@ -123,6 +139,7 @@ impl Scenario {
                 Vec::new()
             }
             Way::Open(_, transport) => clients(transport, Phase::Opening).collect(),
+            Way::OpenIpv6(_) => clients_ipv6(Phase::Opening).collect(),
             // Nobody's connection.
             Way::Linux => clients(Transport::Tcp, Phase::Established).collect(),
             Way::Wire => clients(Transport::Udp, Phase::Established).collect(),
@@ -139,8 +156,8 @@ impl Scenario {
         let (after, things) = (director.totals(), u64::from(THINGS));
         let done = match self.way {
             Way::Linux => after.to_kernel - before.to_kernel == things,
-            Way::In(..) | Way::Out(_) => after.forwarded - before.forwarded == things,
-            Way::Open(..) => after.forwarded == things && director.connections() == THINGS,
+            Way::In(..) | Way::InIpv6(_) | Way::Out(_) => after.forwarded - before.forwarded == things,
+            Way::Open(..) | Way::OpenIpv6(_) => after.forwarded == things && director.connections() == THINGS,
             Way::Wire | Way::Idle | Way::Expire(..) => after == before && director.connections() == 0,
         };
         ensure!(done, "{} did not go the way that it should: {after:?}", self.name());

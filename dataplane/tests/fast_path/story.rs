@@ -8,7 +8,9 @@ use dataplane::conn::Method;
 use dataplane::counters::{Drop, Totals};
 use dataplane::wire::BURST;
 
-use crate::support::{Director, Phase, SERVERS, SERVICE, Setup, Transport, client, network, packet};
+use crate::support::{
+    Director, Phase, SERVERS, SERVICE, Setup, Transport, client, client_ipv6, network, packet,
+};
 
 /// Packets of a story: more than a burst, and not a multiple of one.
 const PACKETS: u32 = 200;
@@ -42,6 +44,7 @@ pub fn all() -> Result<Vec<Story>> {
         }
         stories.push(reply(transport)?);
     }
+    stories.extend(by_ipv6()?);
     stories.extend([closed_and_opened_again()?, closing()?]);
     stories.extend(dropped()?);
     Ok(stories)
@@ -81,6 +84,32 @@ fn reply(transport: Transport) -> Result<Story> {
     let mut director = Director::new(&Setup::new(Method::Nat)?)?;
     let replies = director.establish(transport, PACKETS)?;
     Ok(packets("a server's packet", director, replies, forwarded))
+}
+
+fn by_ipv6() -> Result<Vec<Story>> {
+    let mut stories = Vec::new();
+    for transport in [Transport::Tcp, Transport::Udp] {
+        let clients = |phase| (0..PACKETS).map(move |flow| client_ipv6(transport, flow, phase)).collect();
+        for method in [Method::DirectRouting, Method::Nat] {
+            let director = Director::new(&Setup::ipv6(method)?)?;
+            let opening = clients(Phase::Opening);
+            stories.push(packets("the first packet of a connection over IPv6", director, opening, forwarded));
+            let mut director = Director::new(&Setup::ipv6(method)?)?;
+            director.establish(transport, PACKETS)?;
+            let established = clients(Phase::Established);
+            stories.push(packets("a client's packet over IPv6", director, established, forwarded));
+        }
+        let mut director = Director::new(&Setup::ipv6(Method::Nat)?)?;
+        let replies = director.establish(transport, PACKETS)?;
+        stories.push(packets("a server's packet over IPv6", director, replies, forwarded));
+    }
+    let mut director = Director::new(&Setup::ipv6(Method::Nat)?)?;
+    director.establish(Transport::Tcp, PACKETS)?;
+    director.skip(3600);
+    let happened = |before: &Totals, after: &Totals| before == after;
+    let happens = Director::poll_until_expired;
+    stories.push(Story { name: "the expiry of a connection over IPv6", director, happens, happened });
+    Ok(stories)
 }
 
 fn closing() -> Result<Story> {

@@ -2,7 +2,7 @@
 //! not see what they do themselves.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ use etherparse::{PacketBuilder, TcpHeader};
 
 /// The virtual service, TCP and UDP.
 pub const SERVICE: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 8), 80);
+/// The same over IPv6.
+pub const SERVICE_IPV6: (Ipv6Addr, u16) = (Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, 8), 80);
 /// The real servers' port where it is not the service's.
 const SERVER_PORT: u16 = 8080;
 /// Real servers of each protocol.
@@ -187,12 +189,26 @@ pub struct Setup {
     pub kernel: Option<usize>,
     /// What it knows of its surroundings.
     pub network: Network,
+    /// Whether services, servers and clients are of IPv6.
+    pub ipv6: bool,
 }
 
 impl Setup {
     /// A director that forwards by `method`, with room for everything.
     pub fn new(method: Method) -> Result<Self> {
-        Ok(Self { method, capacity: 8192, buckets: 4096, kernel: Some(64), network: network(&[])? })
+        Ok(Self {
+            method,
+            capacity: 8192,
+            buckets: 4096,
+            kernel: Some(64),
+            network: network(&[])?,
+            ipv6: false,
+        })
+    }
+
+    /// The same for IPv6.
+    pub fn ipv6(method: Method) -> Result<Self> {
+        Ok(Self { ipv6: true, ..Self::new(method)? })
     }
 }
 
@@ -200,6 +216,7 @@ impl Setup {
 pub struct Director {
     worker: Worker<Loop>,
     method: Method,
+    ipv6: bool,
     /// Its only wire.
     pub wire: Loop,
     /// What its counters are summed of.
@@ -224,7 +241,7 @@ impl Director {
         };
         let snapshot = Snapshot {
             network: Arc::new(setup.network.clone()),
-            services: Arc::new(services(setup.method)?),
+            services: Arc::new(services(setup.method, setup.ipv6)?),
             ..Snapshot::default()
         };
         let (publisher, mut subscribers) = snapshot::channel(1, &Arc::new(snapshot.clone()));
@@ -241,6 +258,7 @@ impl Director {
         Ok(Self {
             worker,
             method: setup.method,
+            ipv6: setup.ipv6,
             wire,
             counters,
             destinations,
@@ -289,6 +307,7 @@ impl Director {
     /// Opens these flows, as far as they go: both sides' first packets and one more. Gives the replies that an established
     /// connection's server sends, one for each flow, where the director sees replies.
     pub fn establish(&mut self, transport: Transport, flows: u32) -> Result<Vec<Vec<u8>>> {
+        let client = if self.ipv6 { client_ipv6 } else { client };
         let opened = self.pass((0..flows).map(|flow| client(transport, flow, Phase::Opening)).collect());
         anyhow::ensure!(opened.len() == flows as usize, "not every connection could be opened");
         let established = (0..flows).map(|flow| client(transport, flow, Phase::Established)).collect();
@@ -365,30 +384,44 @@ pub fn client(transport: Transport, flow: u32, phase: Phase) -> Vec<u8> {
     packet(transport, (address, port), SERVICE, phase, true)
 }
 
+/// The same over IPv6.
+pub fn client_ipv6(transport: Transport, flow: u32, phase: Phase) -> Vec<u8> {
+    let address = Ipv6Addr::from((0x2001_0db8_00cb << 80) + u128::from(flow / 1000));
+    let port = 1024 + (flow % 1000) as u16;
+    packet(transport, (address, port), SERVICE_IPV6, phase, true)
+}
+
 /// What the server that was sent `frame` answers.
 fn reply(frame: &[u8], phase: Phase) -> Result<Vec<u8>> {
     let headers = etherparse::PacketHeaders::from_ethernet_slice(frame)?;
-    let (Some(etherparse::NetHeaders::Ipv4(ip, _)), Some(segment)) = (headers.net, headers.transport) else {
-        anyhow::bail!("the director has sent something else than UDP or TCP over IPv4");
+    let segment = headers.transport.context("the director has sent neither UDP nor TCP")?;
+    let (source, destination): (IpAddr, IpAddr) = match headers.net.context("not over IP")? {
+        etherparse::NetHeaders::Ipv4(ip, _) => (ip.source.into(), ip.destination.into()),
+        etherparse::NetHeaders::Ipv6(ip, _) => (ip.source.into(), ip.destination.into()),
+        etherparse::NetHeaders::Arp(_) => anyhow::bail!("not over IP"),
     };
     let (transport, from, to) = match segment {
         etherparse::TransportHeader::Udp(udp) => (Transport::Udp, udp.source_port, udp.destination_port),
         etherparse::TransportHeader::Tcp(tcp) => (Transport::Tcp, tcp.source_port, tcp.destination_port),
         _ => anyhow::bail!("neither UDP nor TCP"),
     };
-    Ok(packet(transport, (ip.destination.into(), to), (ip.source.into(), from), phase, false))
+    Ok(packet(transport, (destination, to), (source, from), phase, false))
 }
 
 /// A whole frame to the director, checksums right.
 pub fn packet(
     transport: Transport,
-    source: (Ipv4Addr, u16),
-    destination: (Ipv4Addr, u16),
+    source: (impl Into<IpAddr>, u16),
+    destination: (impl Into<IpAddr>, u16),
     phase: Phase,
     from_client: bool,
 ) -> Vec<u8> {
-    let ip =
-        PacketBuilder::ethernet2(GATEWAY.0, DIRECTOR.0).ipv4(source.0.octets(), destination.0.octets(), 64);
+    let frame = PacketBuilder::ethernet2(GATEWAY.0, DIRECTOR.0);
+    let ip = match (source.0.into(), destination.0.into()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => frame.ipv4(from.octets(), to.octets(), 64),
+        (IpAddr::V6(from), IpAddr::V6(to)) => frame.ipv6(from.octets(), to.octets(), 64),
+        _ => unreachable!("no packet is of two families"),
+    };
     let mut frame = Vec::new();
     let written = match transport {
         Transport::Udp => ip.udp(source.1, destination.1).write(&mut frame, &[0; 18]),
@@ -408,6 +441,10 @@ fn server(number: u8) -> IpAddr {
     Ipv4Addr::new(192, 0, 2, 1 + number).into()
 }
 
+fn server_ipv6(number: u8) -> IpAddr {
+    Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1 + u16::from(number)).into()
+}
+
 /// Everything behind one port. The neighbours of servers with these numbers are not known.
 pub fn network(unresolved: &[u8]) -> Result<Network> {
     let (port, gateway) = (PortId(0), "203.0.113.1".parse()?);
@@ -415,32 +452,35 @@ pub fn network(unresolved: &[u8]) -> Result<Network> {
     network.set_routes([
         ("10.0.0.0/8".parse()?, Some(NextHop { port, gateway: Some(gateway) })),
         ("192.0.2.0/24".parse()?, Some(NextHop { port, gateway: None })),
+        ("2001:db8:cb::/48".parse()?, Some(NextHop { port, gateway: Some(gateway) })),
+        ("2001:db8:2::/48".parse()?, Some(NextHop { port, gateway: None })),
     ]);
     network.set_neighbour(gateway, Adjacency::new(port, DIRECTOR, GATEWAY));
     for number in (0..SERVERS).filter(|number| !unresolved.contains(number)) {
         let destination = MacAddr([2, 0, 0, 0, 1, number]);
-        network.set_neighbour(server(number), Adjacency::new(port, DIRECTOR, destination));
+        for server in [server(number), server_ipv6(number)] {
+            network.set_neighbour(server, Adjacency::new(port, DIRECTOR, destination));
+        }
     }
     Ok(network)
 }
 
-fn services(method: Method) -> Result<Services> {
+fn services(method: Method, ipv6: bool) -> Result<Services> {
+    let (server, address): (fn(u8) -> IpAddr, IpAddr) =
+        if ipv6 { (server_ipv6, SERVICE_IPV6.0.into()) } else { (server, SERVICE.0.into()) };
     let service = |(place, protocol): (u32, u8)| {
-        let destination = |number: u8| {
-            let IpAddr::V4(address) = server(number) else { unreachable!("servers have IPv4 addresses") };
-            Destination {
-                id: place * u32::from(SERVERS) + u32::from(number),
-                sequence: 1 + u32::from(number),
-                address: address.into(),
-                port: if method == Method::Nat { SERVER_PORT } else { SERVICE.1 },
-                weight: 1,
-                last_weight: 1,
-                method,
-            }
+        let destination = |number: u8| Destination {
+            id: place * u32::from(SERVERS) + u32::from(number),
+            sequence: 1 + u32::from(number),
+            address: server(number),
+            port: if method == Method::Nat { SERVER_PORT } else { SERVICE.1 },
+            weight: 1,
+            last_weight: 1,
+            method,
         };
         let service =
             Service::new((0..SERVERS).map(destination).collect(), schedule::by_name("rr").context("no rr")?);
-        let key = ServiceKey { protocol, address: SERVICE.0.into(), port: SERVICE.1 };
+        let key = ServiceKey { protocol, address, port: SERVICE.1 };
         Ok((key, Arc::new(service)))
     };
     Ok(Services::new(

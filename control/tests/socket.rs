@@ -27,10 +27,7 @@ fn what_the_dataplane_cannot_do_is_refused_and_nothing_is_changed() {
     assert_eq!(daemon.lbctl("-a -t 198.51.100.8:80 -r 192.0.2.9:80 -m -w 1").status, 0);
     let before = daemon.lbctl("-Sn").out;
     assert_eq!(before, "-A -t 198.51.100.8:80 -s rr\n-a -t 198.51.100.8:80 -r 192.0.2.9:80 -m -w 1\n");
-    for line in [
-        "-E -t 198.51.100.8:80 -s rr -p --pe sip",
-        "--start-daemon master --mcast-interface lo",
-    ] {
+    for line in ["-E -t 198.51.100.8:80 -s rr -p --pe sip", "--start-daemon master --mcast-interface lo"] {
         let printed = daemon.lbctl(line);
         assert!(printed.err.starts_with("director does not "), "{line}: {printed:?}");
         assert_eq!((printed.status, printed.err.lines().count()), (255, 1), "{line}");

@@ -89,6 +89,7 @@ via = "192.0.2.1"
 port = "a port with a long name"
 [[route]]
 to = "192.0.2.0/24"
+source = "192.0.2.254"
 port = "a port with a long name"
 [[neighbour]]
 address = "192.0.2.1"
@@ -118,6 +119,8 @@ port = "a port with a long name"
     assert_eq!(config.routes.len(), 2);
     assert_eq!(config.routes[0].via, Some("192.0.2.1".parse().unwrap()));
     assert_eq!(config.routes[1].port, PortId(1));
+    let sources = [&config.routes[0], &config.routes[1]].map(|route| route.source);
+    assert_eq!(sources, [None, Some("192.0.2.254".parse().unwrap())]);
     assert_eq!(config.neighbours[0].mac, MacAddr([2, 0, 0, 0, 0, 1]));
 }
 
@@ -274,6 +277,10 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
         (
             fixed("[[route]]\nto = \"::/0\"\nvia = \"192.0.2.1\"\nport = \"wan\""),
             "director.toml:9: an IPv6 destination cannot be reached by the IPv4 gateway 192.0.2.1",
+        ),
+        (
+            fixed("[[route]]\nto = \"::/0\"\nsource = \"192.0.2.1\"\nport = \"wan\""),
+            "director.toml:9: packets to this prefix cannot have the source 192.0.2.1",
         ),
         (
             fixed("[[route]]\nto = \"::/0\"\nvia = \"gw\"\nport = \"wan\""),

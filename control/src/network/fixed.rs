@@ -61,6 +61,7 @@ mod tests {
             [[route]]
             to = "0.0.0.0/0"
             via = "192.0.2.1"
+            source = "198.51.100.7"
             port = "wan"
             [[neighbour]]
             address = "192.0.2.1"
@@ -73,5 +74,6 @@ mod tests {
         let id = network.resolve([203, 0, 113, 1].into()).unwrap();
         let destination = MacAddr([2, 0, 0, 0, 0, 1]);
         assert_eq!(network.adjacency(id), Some(&Adjacency::new(PortId(0), source, destination)));
+        assert_eq!(network.source([203, 0, 113, 1].into()), Some([198, 51, 100, 7].into()));
     }
 }

@@ -139,3 +139,19 @@ fn an_ipv4_route_may_have_an_ipv6_gateway() {
     let message = route("192.0.2.0/24", 254, vec![out(2), via6]);
     assert_eq!(selected(&[message]), [("192.0.2.0/24".into(), hop(0, Some("fe80::1")))]);
 }
+
+#[test]
+fn the_source_that_the_chosen_route_prefers_is_kept() {
+    let source = |a: &str| RouteAttribute::PrefSource(RouteAddress::Inet(a.parse().unwrap()));
+    let metric = RouteAttribute::Priority;
+    let candidates: Vec<_> = [
+        route("192.0.2.0/24", 254, vec![out(2), source("192.0.2.1")]),
+        route("10.0.0.0/8", 254, vec![out(2), source("192.0.2.7"), metric(9)]),
+        route("10.0.0.0/8", 254, vec![out(2), metric(5)]),
+    ]
+    .iter()
+    .filter_map(Candidate::read)
+    .collect();
+    let expected = [(net("192.0.2.0/24"), [192, 0, 2, 1].into())];
+    assert_eq!(sources(&candidates).into_iter().collect::<Vec<_>>(), expected);
+}

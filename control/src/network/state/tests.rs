@@ -114,3 +114,21 @@ fn an_interface_that_comes_again_is_another() {
     assert_eq!(state.can_be_asked((PORT, server())), Some(12));
     assert_eq!(state.can_be_asked((PORT, [224, 0, 0, 1].into())), None);
 }
+
+#[test]
+fn packets_of_the_directors_own_come_from_the_interfaces_address() {
+    let mut state = state();
+    state.set_routes(&[]);
+    state.take();
+    let mut network = state.network().clone();
+    assert_eq!(network.source(server()), None);
+    let address = |index, network: &str| Address { index, network: network.parse().unwrap() };
+    state.set_sources(&[], &[address(1, "198.51.100.1/24"), address(7, "192.0.2.1/24")]);
+    assert!(state.has_changed());
+    network = (*state.take()).clone();
+    let hop = dataplane::network::NextHop { port: PORT, gateway: None };
+    network.set_routes([("0.0.0.0/0".parse().unwrap(), Some(hop))]);
+    assert_eq!(network.source(server()), Some([192, 0, 2, 1].into()));
+    state.set_sources(&[], &[address(1, "198.51.100.1/24"), address(7, "192.0.2.1/24")]);
+    assert!(!state.has_changed(), "nothing new");
+}

@@ -2,7 +2,7 @@
 # and need root, because they build a lab of network namespaces.
 #
 #   make demo [MODE=nat|dr|tun|ipv6] [WIRE=af-packet|af-xdp] [KEEP=1]
-#   make bench [QUICK=1] measures director; a table, target/bench/bench.json and a plot, bench.svg
+#   make bench [QUICK=1]   measures director; a table, target/bench/bench.json and a plot, bench.svg
 #   make record-instructions   writes down how many instructions the fast path takes, for `make test` to compare with
 #   make replay FILE=path   replays a recording of IPVS against a throw-away director and shows what differs; no root
 #   make stop            takes down the labs that KEEP=1 left up

@@ -116,7 +116,7 @@ struct Options {
     /// The parts to measure.
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Part::value_variants().to_vec())]
     parts: Vec<Part>,
-    /// What to do to packets of established connections [default: all of it]
+    /// What part `inprocess` does to packets of established connections [default: all of it]
     #[arg(long, value_delimiter = ',')]
     modes: Vec<Mode>,
     /// The protocols to measure.
@@ -125,10 +125,10 @@ struct Options {
     /// Numbers of flows [default: 1,1000,10000,100000,1000000,10000000; the last not with --quick]
     #[arg(long, value_delimiter = ',')]
     flows: Vec<u32>,
-    /// Frame lengths in bytes, without the frame check sequence.
+    /// Frame lengths of part `inprocess` in bytes, without the frame check sequence; the others have frames of 60 bytes.
     #[arg(long, value_delimiter = ',', default_values = ["60", "1500"])]
     frames: Vec<usize>,
-    /// Runs of everything [default: 7; 3 with --quick]
+    /// Runs; of memory and silence 3 at most, of loss and slices 5 (with --quick 2 of each) [default: 7; 3 with --quick]
     #[arg(long)]
     runs: Option<usize>,
     /// Packets of a run [default: 1000000; 200000 with --quick]

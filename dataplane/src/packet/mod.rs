@@ -7,7 +7,6 @@ pub mod icmp;
 pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
-pub mod quote;
 pub mod sctp;
 pub mod tcp;
 pub mod udp;

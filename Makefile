@@ -1,10 +1,11 @@
 # Two commands: `make demo` shows director at work, `make test` passes every test. Both install what is missing first (Debian 12)
 # and need root, because they build a lab of network namespaces.
 #
-#   make demo [MODE=nat|dr|tun|ipv6] [WIRE=af-packet|af-xdp] [KEEP=1]
+#   make demo [MODE=nat|dr|tun|fullnat|ipv6] [WIRE=af-packet|af-xdp] [KEEP=1]
 #   make bench [QUICK=1]   measures director; a table, target/bench/bench.json and a plot, bench.svg
 #   make record-instructions   writes down how many instructions the fast path takes, for `make test` to compare with
 #   make replay FILE=path   replays a recording of IPVS against a throw-away director and shows what differs; no root
+#   make fuzz [SECONDS=600] [TARGETS="nat dr …"]   looks for bytes that director does wrong with; new ones go to fuzz/corpus
 #   make stop            takes down the labs that KEEP=1 left up
 
 MODE ?= nat
@@ -12,10 +13,12 @@ WIRE ?= af-packet
 KEEP ?=
 QUICK ?=
 FILE ?=
+SECONDS ?= 600
+TARGETS ?= parse nat fullnat dr tunnel icmp commands requests configuration
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo bench replay record-instructions stop test deps root build check test-unit test-loom test-instructions test-e2e test-asan
+.PHONY: help demo bench replay fuzz record-instructions stop test deps root build check test-unit test-loom test-instructions test-e2e test-asan
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -37,6 +40,20 @@ replay:
 	@test -n "$(FILE)" || { echo "which recording? make replay FILE=path" >&2; exit 1; }
 	@cargo build --quiet -p replay
 	@target/debug/replay "$(FILE)"
+
+# The stable compiler has what it takes but hides the switches. Without link-time optimisation, which the coverage counters do not survive.
+# A folder of its own for what is found: the best of it is merged into the corpus, which stays small.
+fuzz: export RUSTC_BOOTSTRAP = 1
+fuzz: export CARGO_PROFILE_RELEASE_LTO = off
+fuzz:
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet cargo-fuzz
+	for target in $(TARGETS); do \
+	    found=target/fuzz/found/$$target seeds=target/fuzz/seeds/$$target corpus=fuzz/corpus/$$target; \
+	    mkdir -p $$found $$corpus && cargo run --quiet -p fuzz --bin seeds $$target $$seeds && \
+	    cargo fuzz run --target-dir target/fuzz --features libfuzzer $$target $$found $$corpus $$seeds -- \
+	        -max_total_time=$(SECONDS) -max_len=4096 -print_final_stats=1 && \
+	    cargo fuzz run --target-dir target/fuzz --features libfuzzer $$target $$corpus $$found $$seeds -- -set_cover_merge=1 || exit 1; \
+	done
 
 test: root deps check test-unit test-loom test-instructions test-e2e test-asan
 
@@ -76,7 +93,7 @@ test-e2e: root build
 # as well. Not `load`: it waits for timeouts. The stable compiler has the sanitizers' runtime but hides the switch.
 ASAN = $(CURDIR)/target/asan
 ASAN_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
-ASAN_STORIES = balance:: daemon:: downloads:: frames:: ipv6:: linux:: network:: statistics:: tunnels:: udp:: two_workers::
+ASAN_STORIES = balance:: daemon:: downloads:: fragments:: frames:: fullnat:: icmp:: ipv6:: linux:: local:: mss:: network:: ranges:: sip:: statistics:: tunnels:: udp:: two_workers:: vlans::
 
 test-asan: root build
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo build -p director --target $(ASAN_HOST) --target-dir $(ASAN)

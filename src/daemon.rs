@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow, bail};
 use control::config::{Account, Config};
 use control::engine::Director;
 use control::model::Change;
-use control::network::{Fixed, Handle, Interface, Mirror, interface};
+use control::network::{Fixed, Handle, Mirror};
 use control::protocol::Request;
 use control::server::{Server, SocketOptions};
 use control::workers::{Surroundings, Workers};
@@ -21,11 +21,12 @@ use crossbeam::queue::ArrayQueue;
 use dataplane::conn::ConnectionTable;
 use dataplane::counters::WorkerCounters;
 use dataplane::destination::Destinations;
-use dataplane::network::{Network, PortId};
+use dataplane::fragments::{NOTES, Notes};
+use dataplane::network::Network;
 use dataplane::snapshot::{self, Snapshot};
 use dataplane::time::Clock;
 use dataplane::wire::DpdkWire;
-use dataplane::worker::{Kernel, Port, Shared, Worker};
+use dataplane::worker::{Kernel, Port, Shared, Vlan, Worker};
 use dpdk_sys::{Eal, tsc};
 use nix::unistd::{Group, User};
 use sd_notify::NotifyState;
@@ -35,8 +36,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
 use crate::kernel::{self, KernelInterface};
-use crate::ports::{self, OpenPort};
-use crate::{eal, workers};
+use crate::links::{self, Link};
+use crate::{eal, ports, workers};
 
 /// Requests of workers for neighbours that wait to be passed on.
 const REQUESTS: usize = 1024;
@@ -88,19 +89,21 @@ async fn serve(
     stopped: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let (ports, wires) = ports::open(eal, config)?;
+    let links = Rc::new(links::of(config, &ports));
     let ports = Rc::new(ports);
-    let kernels = ports.iter().map(KernelInterface::make).collect::<anyhow::Result<Vec<_>>>()?;
-    for port in ports.iter() {
-        bring_up(port).await?;
+    let kernels = links.iter().map(KernelInterface::make).collect::<anyhow::Result<Vec<_>>>()?;
+    for link in links.iter() {
+        link.bring_up().await?;
     }
-    let (mirror, resolver, mut networks) = Mirror::new(interfaces(&ports), fixed(config, &ports));
+    let fixed = Fixed::new(config, |port| links[usize::from(port.0)].mac);
+    let (mirror, resolver, mut networks) = Mirror::new(links::interfaces(&links), fixed);
     let clock = Clock::new(tsc(), eal.tsc_hz());
     let shared = shared(config)?;
     let first = Arc::new(Snapshot { network: networks.borrow_and_update().clone(), ..Snapshot::default() });
     let (publisher, subscribers) = snapshot::channel(config.cores.len(), &first);
     let counters: Vec<_> = config.cores.iter().map(|_| Arc::new(WorkerCounters::default())).collect();
 
-    let running = workers_of(wires, &ports, &kernels, &shared, subscribers, &counters, clock);
+    let running = workers_of((config, wires), &links, &kernels, &shared, subscribers, &counters, clock);
     let threads = Threads::start(config, eal, running, clock, kernels, &shared, &resolver)?;
 
     let dataplane = Workers::new(
@@ -111,8 +114,9 @@ async fn serve(
         Surroundings {
             now: Box::new(move || clock.tick(tsc())),
             ports: {
-                let (ports, queues) = (ports.clone(), config.cores.len() as u16);
-                Box::new(move || ports.iter().map(|port| port.info(queues)).collect())
+                let (ports, links, queues) = (ports.clone(), links, config.cores.len() as u16);
+                let info = move |(number, link): (usize, &Link)| link.info(number, &ports, queues);
+                Box::new(move || links.iter().enumerate().filter_map(&info).collect())
             },
             wait: Box::new(|| std::thread::sleep(SETTLING)),
             servers: Box::new(move |servers| resolver.set_kept(servers.iter().copied().collect())),
@@ -147,7 +151,7 @@ async fn control(
     stopped: impl Future<Output = ()>,
 ) -> (anyhow::Result<()>, Threads) {
     let publish_networks = async {
-        let follows_linux = config.ports.iter().any(|port| port.kernel_interface.is_some());
+        let follows_linux = config.links().any(|(_, interface)| interface.is_some());
         if follows_linux && timeout(FIRST_NETWORK, networks.changed()).await.is_err() {
             warn!("Linux has not told its routes and neighbours within {} s", FIRST_NETWORK.as_secs());
         }
@@ -182,9 +186,12 @@ async fn control(
 fn configure(config: &Config, director: &mut Director<Workers>) -> anyhow::Result<()> {
     let set = |&(name, value): &(&'static str, _)| Change::SetSysctl { name: name.to_owned(), value };
     let marks = config.marks.iter().cloned().map(Change::AddMark);
-    let changes: Vec<_> = config.sysctls.iter().map(set).chain(marks).collect();
+    let locals = config.local_addresses.iter().cloned().map(Change::AddLocalAddresses);
+    let changes: Vec<_> = config.sysctls.iter().map(set).chain(marks).chain(locals).collect();
     if !changes.is_empty() {
-        director.handle(&Request::Transaction(changes), Instant::now()).context("[sysctl] and [[mark]]")?;
+        director
+            .handle(&Request::Transaction(changes), Instant::now())
+            .context("[sysctl], [[mark]] and [[local_address]]")?;
     }
     Ok(())
 }
@@ -258,8 +265,8 @@ impl Drop for Threads {
 }
 
 fn workers_of(
-    mut wires: Vec<VecDeque<DpdkWire>>,
-    ports: &[OpenPort],
+    (config, mut wires): (&Config, Vec<VecDeque<DpdkWire>>),
+    links: &[Link],
     kernels: &[Option<KernelInterface>],
     shared: &Shared,
     subscribers: Vec<snapshot::Subscriber<Snapshot>>,
@@ -268,19 +275,33 @@ fn workers_of(
 ) -> Vec<Worker<DpdkWire>> {
     let mut running = Vec::new();
     for (number, (subscriber, counters)) in subscribers.into_iter().zip(counters).enumerate() {
-        let queues = wires.iter_mut().filter_map(VecDeque::pop_front).zip(ports).zip(kernels);
-        let ports = queues.map(|((wire, port), kernel)| Port {
-            mac: port.mac,
-            mtu: port.mtu,
-            wire,
-            // What Linux sends is sent by the first worker, so that it stays in order.
-            kernel: kernel.as_ref().map(|kernel| Kernel {
+        // What Linux sends is sent by the first worker, so that it stays in order.
+        let kernel = |kernel: &Option<KernelInterface>| {
+            kernel.as_ref().map(|kernel| Kernel {
                 to: kernel.to.clone(),
                 from: (number == 0).then(|| kernel.from.clone()),
-            }),
+            })
+        };
+        let queues = wires.iter_mut().filter_map(VecDeque::pop_front).zip(links).zip(kernels);
+        let ports = queues.map(|((wire, link), side)| Port {
+            mac: link.mac,
+            mtu: link.mtu,
+            wire,
+            kernel: kernel(side),
+        });
+        let ports: Vec<_> = ports.collect();
+        let behind = links.iter().zip(kernels).skip(ports.len());
+        let vlans = config.vlans.iter().zip(behind).map(|(vlan, (link, side))| Vlan {
+            port: vlan.port,
+            id: vlan.id,
+            tags: vlan.tags,
+            mac: link.mac,
+            mtu: link.mtu,
+            kernel: kernel(side),
         });
         let now = clock.tick(tsc());
-        running.push(Worker::new(number, ports.collect(), shared, subscriber, counters.clone(), now));
+        let worker = Worker::new(number, ports, shared, subscriber, counters.clone(), now);
+        running.push(worker.with_vlans(vlans.collect()));
     }
     running
 }
@@ -294,32 +315,9 @@ fn shared(config: &Config) -> anyhow::Result<Shared> {
         destinations: Destinations::new(sizes.destinations as usize, workers)
             .map(Arc::new)
             .context("cannot reserve the destinations; choose fewer in [connections]")?,
+        fragments: Notes::new(NOTES).map(Arc::new).context("no memory for notes of fragments")?,
         requests: Arc::new(ArrayQueue::new(REQUESTS)),
     })
-}
-
-async fn bring_up(port: &OpenPort) -> anyhow::Result<()> {
-    let Some(name) = port.config.kernel_interface.clone() else { return Ok(()) };
-    let setup = interface::Setup {
-        name,
-        mac: port.mac,
-        mtu: port.config.mtu,
-        addresses: port.config.addresses.clone(),
-    };
-    interface::bring_up(&setup).await.with_context(|| format!("port {}", port.config.name))?;
-    Ok(())
-}
-
-fn interfaces(ports: &[OpenPort]) -> Vec<Interface> {
-    let interface = |(number, port): (usize, &OpenPort)| {
-        let name = port.config.kernel_interface.clone()?;
-        Some(Interface { port: PortId(number as u16), name, mac: port.mac })
-    };
-    ports.iter().enumerate().filter_map(interface).collect()
-}
-
-fn fixed(config: &Config, ports: &[OpenPort]) -> Fixed {
-    Fixed::new(config, |port| ports[usize::from(port.0)].mac)
 }
 
 fn socket_options(config: &Config) -> anyhow::Result<SocketOptions> {

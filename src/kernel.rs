@@ -1,4 +1,4 @@
-//! Kernel interfaces: a TAP for each port, and the one thread that carries frames between them and the workers.
+//! Kernel interfaces: a TAP for each port and VLAN, and the one thread that carries frames between them and the workers.
 //!
 //! The thread makes the system calls so that no worker has to. It sleeps until Linux has something to send, and looks at
 //! what workers have put down ten thousand times a second.
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use control::network::Handle;
+use control::network::{Handle, interface};
 use crossbeam::queue::ArrayQueue;
 use dataplane::snapshot::Resolve;
 use dpdk_sys::{EalHandle, Mbuf, Mempool};
@@ -18,7 +18,8 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use tracing::{debug, warn};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-use crate::ports::{KERNEL_QUEUE, Lost, OpenPort};
+use crate::links::Link;
+use crate::ports::Lost;
 
 /// How long a frame for Linux may lie before it is noticed, when nothing else happens.
 const NAP: Duration = Duration::from_micros(100);
@@ -32,7 +33,7 @@ const TURN: usize = 64;
 /// The longest frame there is: 64 KiB of IP and its Ethernet header.
 const LONGEST_FRAME: usize = 65_536 + 18;
 
-/// A port's interface in Linux.
+/// The interface of a port or a VLAN in Linux.
 pub struct KernelInterface {
     tap: SyncDevice,
     name: String,
@@ -45,23 +46,23 @@ pub struct KernelInterface {
 }
 
 impl KernelInterface {
-    /// Makes the interface; `None` for a port that is to have none. It goes away when it is dropped.
-    pub fn make(port: &OpenPort) -> anyhow::Result<Option<Self>> {
-        let Some(name) = &port.config.kernel_interface else { return Ok(None) };
+    /// Makes the interface; `None` for a link that is to have none. It goes away when it is dropped.
+    pub fn make(link: &Link) -> anyhow::Result<Option<Self>> {
+        let Some(interface::Setup { name, .. }) = &link.kernel_interface else { return Ok(None) };
         let make = || {
             let tap = DeviceBuilder::new().name(name).layer(Layer::L2).enable(false).build_sync()?;
             tap.set_nonblocking(true)?;
             Ok::<_, io::Error>(tap)
         };
         let tap = make().with_context(|| {
-            format!("port {}: cannot make the kernel interface {name}; is the name taken?", port.config.name)
+            format!("port {}: cannot make the kernel interface {name}; is the name taken?", link.name)
         })?;
-        let queue = || Arc::new(ArrayQueue::new(KERNEL_QUEUE));
+        let queue = || Arc::new(ArrayQueue::new(link.queue));
         Ok(Some(Self {
             tap,
             name: name.clone(),
-            pool: port.pool.clone(),
-            lost: port.lost.clone(),
+            pool: link.pool.clone(),
+            lost: link.lost.clone(),
             to: queue(),
             from: queue(),
         }))
@@ -128,17 +129,21 @@ pub fn carry(
     let _registration = eal.register_thread();
     let mut buffer = vec![0; LONGEST_FRAME];
     let nap = if interfaces.is_empty() { REST } else { NAP };
+    let mut readable: Vec<_> =
+        interfaces.iter().map(|i| PollFd::new(i.tap.as_fd(), PollFlags::POLLIN)).collect();
+    let mut collected = 0;
     while !stop.load(Ordering::Relaxed) {
         while let Some(Resolve { port, neighbour }) = requests.pop() {
             // Where too many are asked for already, the next packet asks again.
             let _ = resolver.resolve(port, neighbour);
         }
-        let carried: usize = interfaces.iter().map(|i| i.deliver() + i.collect(&mut buffer)).sum();
-        if carried == 0 {
-            let mut readable: Vec<_> =
-                interfaces.iter().map(|i| PollFd::new(i.tap.as_fd(), PollFlags::POLLIN)).collect();
-            // An error other than an interruption would show when reading; sleeping is all that is lost.
-            let _ = ppoll(&mut readable, Some(nap.into()), None);
-        }
+        let delivered: usize = interfaces.iter().map(KernelInterface::deliver).sum();
+        // One call asks for all, however many there are.
+        let patience = if delivered == 0 && collected == 0 { nap } else { Duration::ZERO };
+        // An error other than an interruption would show when reading; sleeping is all that is lost.
+        let ready = ppoll(&mut readable, Some(patience.into()), None).is_ok_and(|ready| ready > 0);
+        let has_any = |fd: &PollFd<'_>| ready && fd.revents().is_none_or(|events| !events.is_empty());
+        let with_any = interfaces.iter().zip(&readable).filter(|(_, fd)| has_any(fd));
+        collected = with_any.map(|(interface, _)| interface.collect(&mut buffer)).sum();
     }
 }

@@ -4,6 +4,7 @@
 mod daemon;
 mod eal;
 mod kernel;
+mod links;
 mod ports;
 mod workers;
 

@@ -9,6 +9,7 @@ use control::config::{self, Config};
 use control::running::{NamedCount, PortInfo};
 use dataplane::network::MacAddr;
 use dataplane::wire::DpdkWire;
+use dataplane::worker::WAITING_FRAGMENTS;
 use dpdk_sys::{Eal, Mempool, MempoolConfig, Port, PortConfig};
 
 /// Descriptors of a queue, where the configuration does not say.
@@ -17,11 +18,15 @@ const DESCRIPTORS: u16 = 1024;
 /// Frames in each queue between the workers and a kernel interface.
 pub const KERNEL_QUEUE: usize = 1024;
 
+/// The same for a VLAN, of which there may be many.
+pub const VLAN_QUEUE: usize = 256;
+
 /// Mbufs that each thread keeps at hand.
 const CACHE: u32 = 256;
 
-/// Packets that may be elsewhere, for each worker: in a burst, waiting for a neighbour, on their way to another port.
-const ELSEWHERE: u32 = 1024;
+/// Packets that may be elsewhere, for each worker: in a burst, waiting for a neighbour, on their way to another port; and
+/// fragments that wait for the first ones of their datagrams.
+const ELSEWHERE: u32 = 1024 + WAITING_FRAGMENTS as u32;
 
 /// Room for a frame of the usual MTU with VLAN tags; drivers like powers of two.
 const DATA_ROOM: u16 = 2048;
@@ -79,7 +84,7 @@ fn open_port(
     let mut port = Port::open(eal, id)?;
     let socket = port.info()?.socket;
     let pool =
-        MempoolConfig { count: mbufs(config, wanted), cache: CACHE, data_room: data_room(wanted), socket };
+        MempoolConfig { count: mbufs(config, number), cache: CACHE, data_room: data_room(wanted), socket };
     let pool = Mempool::create(eal, &format!("port{number}"), &pool)?;
     // As many of each as there are workers: checked by the configuration to be few.
     let queues = config.cores.len() as u16;
@@ -113,12 +118,14 @@ fn open_port(
 
 /// How many mbufs a port needs so that it never runs out: what its queues hold, what threads keep at hand, and what is on
 /// its way. One less than a power of two, which is what a mempool's ring has room for.
-fn mbufs(config: &Config, port: &config::Port) -> u32 {
+fn mbufs(config: &Config, number: usize) -> u32 {
+    let port = &config.ports[number];
     let workers = config.cores.len() as u32;
     let descriptors = u32::from(port.descriptors.map_or(DESCRIPTORS, Into::into));
     // Its frames may fill the transmit queues of every port.
     let queues = workers * descriptors * (1 + config.ports.len() as u32);
-    let kernel = 2 * KERNEL_QUEUE as u32;
+    let vlans = config.vlans.iter().filter(|vlan| usize::from(vlan.port.0) == number).count();
+    let kernel = 2 * (KERNEL_QUEUE + vlans * VLAN_QUEUE) as u32;
     let threads = (workers + 1) * (CACHE * 3 / 2 + ELSEWHERE);
     (queues + kernel + threads).next_power_of_two() - 1
 }
@@ -131,8 +138,15 @@ fn data_room(port: &config::Port) -> u16 {
 pub fn memory(config: &Config) -> u64 {
     /// An mbuf's own fields, its headroom, and the mempool's header.
     const OVERHEAD: u64 = 128 + 128 + 64;
-    let port = |port| u64::from(mbufs(config, port)) * (u64::from(data_room(port)) + OVERHEAD);
-    64 + config.ports.iter().map(port).sum::<u64>().div_ceil(1 << 20)
+    let port = |(number, port): (usize, &config::Port)| {
+        u64::from(mbufs(config, number)) * (u64::from(data_room(port)) + OVERHEAD)
+    };
+    64 + config.ports.iter().enumerate().map(port).sum::<u64>().div_ceil(1 << 20)
+}
+
+/// A counter by its name.
+pub fn named((name, count): (&str, u64)) -> NamedCount {
+    NamedCount { name: name.to_owned(), count }
 }
 
 impl OpenPort {
@@ -157,7 +171,6 @@ impl OpenPort {
                 ("mbufs_in_use", u64::from(self.pool.in_use())),
             ]
         });
-        let named = |(name, count): (&str, u64)| NamedCount { name: name.to_owned(), count };
         PortInfo {
             name: self.config.name.clone(),
             device: self.config.device.clone(),

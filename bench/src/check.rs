@@ -35,7 +35,7 @@ pub fn check(frame: &[u8], mode: Mode, turns: &[u8], refused: &HashSet<u32>) -> 
     let (address, mac) = server(*turn);
     let octets = |(address, port): (Ipv4Addr, u16)| (address.octets(), port);
     let (other, other_is, next, ttl): (_, _, MacAddr, _) = match mode {
-        Mode::Macswap | Mode::Limit => (destination, octets(SERVICE), GATEWAY, TTL),
+        Mode::Macswap | Mode::Limit | Mode::LimitBare => (destination, octets(SERVICE), GATEWAY, TTL),
         // What came out of the tunnel: [`crate::generator::Unwrapping`].
         Mode::Dr | Mode::Tun => (destination, octets(SERVICE), mac, TTL - 1),
         Mode::NatIn => (destination, octets((address, SERVER_PORT)), mac, TTL - 1),

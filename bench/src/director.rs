@@ -14,6 +14,7 @@ use dataplane::conn::{ConnectionTable, Method};
 use dataplane::counters::{Drop, WorkerCounters};
 use dataplane::destination::Destinations;
 use dataplane::forward::tunnel::Kind;
+use dataplane::fragments::{NOTES, Notes};
 use dataplane::network::{Adjacency, LocalAddress, Network, NextHop, PortId, Sources};
 use dataplane::packet::protocol;
 use dataplane::schedule::{self, Summary};
@@ -67,7 +68,8 @@ impl Site {
             .map(Arc::new)
             .with_context(|| format!("no memory for a table of {capacity} connections"))?;
         let destinations = Arc::new(Destinations::new(destinations, workers)?);
-        let shared = Shared { table, destinations, requests: Arc::new(ArrayQueue::new(64)) };
+        let fragments = Arc::new(Notes::new(NOTES)?);
+        let shared = Shared { table, destinations, fragments, requests: Arc::new(ArrayQueue::new(64)) };
         let network = network()?;
         let snapshot = Arc::new(Snapshot {
             tunnels: Arc::new(tunnels(&network)),

@@ -89,7 +89,7 @@ impl Task {
                 let mut limit = Limit::new(wire, protocol, self.flows, buckets)?;
                 ready()?;
                 loop {
-                    limit.poll(clock.tick(tsc()));
+                    limit.poll::<true>(clock.tick(tsc()));
                 }
             }
             mode => bail!("nothing forwards in mode {mode}"),

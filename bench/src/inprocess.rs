@@ -119,7 +119,7 @@ fn measure(
                 ));
                 let (generator, stream) = match mode {
                     Mode::Macswap => (&swapper, &from_clients),
-                    Mode::Limit => (limit.wire(), &from_clients),
+                    Mode::Limit | Mode::LimitBare => (limit.wire(), &from_clients),
                     Mode::Dr => (dr.generator(), &from_clients),
                     Mode::NatIn => (nat.generator(), &from_clients),
                     Mode::NatOut => (nat.generator(), &from_servers),
@@ -129,12 +129,13 @@ fn measure(
                 let (before, found) = (dr.lost() + nat.lost() + tun.lost(), limit.found());
                 let (taken, frames) = match mode {
                     Mode::Macswap => time(bench.packets, || macswap(&mut swapper)),
-                    Mode::Limit => time(bench.packets, || limit.poll(clock.tick(tsc()))),
+                    Mode::Limit => time(bench.packets, || limit.poll::<true>(clock.tick(tsc()))),
+                    Mode::LimitBare => time(bench.packets, || limit.poll::<false>(clock.tick(tsc()))),
                     Mode::Dr => time(bench.packets, || dr.poll()),
                     Mode::NatIn | Mode::NatOut => time(bench.packets, || nat.poll()),
                     Mode::Tun => time(bench.packets, || tun.poll()),
                 };
-                if mode == Mode::Limit {
+                if mode.is_yardstick() && mode != Mode::Macswap {
                     ensure!(
                         limit.found() - found == frames as u64,
                         "the limit loop did not find every packet"
@@ -149,7 +150,8 @@ fn measure(
         tun.few_lost()?;
         // The MAC swap comes first.
         let swaps = &cycles[0];
-        let limits = bench.modes.iter().position(|mode| *mode == Mode::Limit).map(|at| &cycles[at]);
+        let of = |mode| bench.modes.iter().position(|is| *is == mode).map(|at| &cycles[at]);
+        let limits = [("ratio_to_limit", of(Mode::Limit)), ("ratio_to_limit_bare", of(Mode::LimitBare))];
         for ((mode, lost), cycles) in bench.modes.iter().zip(lost).zip(&cycles) {
             let subject = Subject {
                 part: "inprocess",
@@ -172,9 +174,10 @@ fn measure(
             if *mode != Mode::Macswap {
                 report.add(&subject, "cycles_over_macswap", "cycles", added.clone());
             }
-            if let Some(limits) = limits.filter(|_| !matches!(mode, Mode::Macswap | Mode::Limit)) {
+            for (metric, limits) in limits.iter().filter(|_| !mode.is_yardstick()) {
+                let Some(limits) = limits else { continue };
                 let ratios = added.iter().zip(over(limits)).map(|(added, limit)| added / limit).collect();
-                report.add(&subject, "ratio_to_limit", "1", ratios);
+                report.add(&subject, metric, "1", ratios);
             }
             report.add(&subject, "lost", "per million", lost);
         }

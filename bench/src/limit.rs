@@ -2,6 +2,8 @@
 //! bucket line, verify one entry line, note in it that the connection is in use (or nobody could tell an idle one), rewrite
 //! the MAC addresses, count. It checks nothing it does not need, has no states and could not open or end a connection
 //! while packets pass: what it costs is what the memory costs.
+//!
+//! Without the note nothing is written to the table: what is then left is what reading costs.
 
 use anyhow::Context;
 use arrayvec::ArrayVec;
@@ -109,9 +111,10 @@ impl<W: Wire> Limit<W> {
         &self.buckets[(self.home(hash) + distance) % self.buckets.len()]
     }
 
-    /// A burst received, found, counted, readdressed and sent: how many packets it was.
+    /// A burst received, found, counted, readdressed and sent: how many packets it was. `NOTES` says whether it is noted when
+    /// a connection was last used.
     #[inline]
-    pub fn poll(&mut self, now: Tick) -> usize {
+    pub fn poll<const NOTES: bool>(&mut self, now: Tick) -> usize {
         let mut burst = Burst::new();
         self.wire.receive(&mut burst);
         let received = burst.len();
@@ -133,7 +136,7 @@ impl<W: Wire> Limit<W> {
             let entry = &self.entries[self.buckets[*home].first(*matching)];
             let entry = if entry.is(*key) { Some(entry) } else { self.search(*key, *hash) };
             let Some(entry) = entry else { continue };
-            if entry.last_seen.load(Relaxed) != now.0 {
+            if NOTES && entry.last_seen.load(Relaxed) != now.0 {
                 entry.last_seen.store(now.0, Relaxed);
             }
             let server = entry.server.load(Relaxed) as usize;

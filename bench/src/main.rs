@@ -45,6 +45,8 @@ pub enum Mode {
     Macswap,
     /// The least that a balancer with a connection table can do, without a worker.
     Limit,
+    /// The same without a note of when a connection was last used.
+    LimitBare,
     /// Direct routing.
     Dr,
     /// NAT, from clients to real servers.
@@ -57,13 +59,20 @@ pub enum Mode {
 
 impl Mode {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Mode; 6] = [Mode::Macswap, Mode::Limit, Mode::Dr, Mode::NatIn, Mode::NatOut, Mode::Tun];
+    pub const ALL: [Mode; 7] =
+        [Mode::Macswap, Mode::Limit, Mode::LimitBare, Mode::Dr, Mode::NatIn, Mode::NatOut, Mode::Tun];
+
+    /// Whether it is no worker, but what workers are measured against.
+    pub fn is_yardstick(self) -> bool {
+        matches!(self, Mode::Macswap | Mode::Limit | Mode::LimitBare)
+    }
 
     /// As reports name it.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Macswap => "macswap",
             Mode::Limit => "limit",
+            Mode::LimitBare => "limit-bare",
             Mode::Dr => "dr",
             Mode::NatIn => "nat-in",
             Mode::NatOut => "nat-out",
@@ -113,23 +122,26 @@ struct Options {
     /// Ends within a minute, with fewer runs and less traffic.
     #[arg(long)]
     quick: bool,
-    /// The parts to measure.
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Part::value_variants().to_vec())]
+    /// The parts to measure, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "PART", value_enum,
+        default_values_t = Part::value_variants().to_vec())]
     parts: Vec<Part>,
-    /// What part `inprocess` does to packets of established connections [default: all of it]
-    #[arg(long, value_delimiter = ',')]
+    /// What part `inprocess` does to packets of established connections, separated by commas [default: all of it]
+    #[arg(long, value_delimiter = ',', value_name = "MODE")]
     modes: Vec<Mode>,
-    /// The protocols to measure.
-    #[arg(long, value_delimiter = ',', default_values = ["tcp", "udp"])]
+    /// The protocols to measure, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "PROTOCOL", default_values = ["tcp", "udp"])]
     protocols: Vec<Protocol>,
-    /// Numbers of flows [default: 1,1000,10000,100000,1000000,10000000; the last not with --quick]
+    /// Numbers of flows, from 1 to 100000000, separated by commas [default: 1,1000,10000,100000,1000000,10000000; the last not with --quick]
     #[arg(long, value_delimiter = ',')]
     flows: Vec<u32>,
-    /// Frame lengths of part `inprocess` in bytes, without the frame check sequence; the others have frames of 60 bytes.
-    #[arg(long, value_delimiter = ',', default_values = ["60", "1500"])]
+    /// Frame lengths of part `inprocess` in bytes without the frame check sequence, from 60 to 1514, separated by commas; the other
+    /// parts have frames of 60 bytes.
+    #[arg(long, value_delimiter = ',', value_name = "BYTES", default_values = ["60", "1500"])]
     frames: Vec<usize>,
-    /// Runs; of memory and silence 3 at most, of loss and slices 5 (with --quick 2 of each) [default: 7; 3 with --quick]
-    #[arg(long)]
+    /// Runs, 1 or more. Of the parts `memory` and `silence` there are 3 at most, of `loss` and `slices` 5 (with --quick 2) [default: 7;
+    /// 3 with --quick]
+    #[arg(long, value_name = "NUMBER")]
     runs: Option<usize>,
     /// Packets of a run [default: 1000000; 200000 with --quick]
     #[arg(long)]

@@ -11,6 +11,7 @@ use anyhow::anyhow;
 use plotters::prelude::*;
 
 use crate::report::{Record, Report, distinct};
+use crate::wire::GENERATOR_IS_LIMIT;
 use bars::Bars;
 use lines::Lines;
 
@@ -21,8 +22,8 @@ const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const PALE: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 
-/// The modes' colours, which can be told apart also by those who see few (Okabe and Ito).
-const COLOURS: [(&str, RGBColor); 8] = [
+/// The modes' colours, which can be told apart also by those who see few (Okabe and Ito, but for the last two).
+const COLOURS: [(&str, RGBColor); 10] = [
     ("dr", RGBColor(0x00, 0x72, 0xb2)),
     ("nat-in", RGBColor(0xd5, 0x5e, 0x00)),
     ("nat-out", RGBColor(0x00, 0x9e, 0x73)),
@@ -31,6 +32,8 @@ const COLOURS: [(&str, RGBColor); 8] = [
     ("testpmd", RGBColor(0x56, 0xb4, 0xe9)),
     ("macswap", RGBColor(0x88, 0x88, 0x88)),
     ("limit", RGBColor(0x00, 0x00, 0x00)),
+    ("limit-bare", RGBColor(0x8c, 0x6d, 0x1f)),
+    ("tun", RGBColor(0x7b, 0x32, 0x94)),
 ];
 
 /// Of modes that are drawn beside no others.
@@ -76,14 +79,17 @@ pub fn svg(report: &Report) -> anyhow::Result<Option<String>> {
     for bytes in distinct(packets.iter().map(|record| record.subject.frame_bytes)) {
         let records = packets.iter().filter(|record| record.subject.frame_bytes == bytes).copied().collect();
         let title = format!("in process, frames of {bytes} bytes");
-        sections.push(Section::Lines(Lines { title, unit: "cycles per packet", scale: 1.0, records }));
+        let (unit, hollow) = ("cycles per packet", Vec::new());
+        sections.push(Section::Lines(Lines { title, unit, scale: 1.0, records, hollow }));
     }
     // Slices are of two workers and of one; they are not to be compared with these.
     let wire = of("wire", "packets_per_second", 1);
     let whole = |record: &&Record| !record.subject.mode.ends_with("-slices");
     let title = "on a wire, all they get through".to_owned();
     let records = wire.into_iter().filter(whole).collect();
-    sections.push(Section::Lines(Lines { title, unit: "million packets a second", scale: 1e6, records }));
+    let full = of("wire", "wire_full", 1).into_iter().filter(|record| record.value < GENERATOR_IS_LIMIT);
+    let (unit, hollow) = ("million packets a second", full.map(|record| &record.subject).collect());
+    sections.push(Section::Lines(Lines { title, unit, scale: 1e6, records, hollow }));
 
     let hertz = report.machine().tsc_hz as f64;
     let rate = move |cycles: f64| format!("{cycles:.0}: {:.2} M/s", hertz / cycles / 1e6);
@@ -99,7 +105,12 @@ pub fn svg(report: &Report) -> anyhow::Result<Option<String>> {
     let workers = of("wire", "ratio_to_one", 0);
     bars("Two workers on a wire, in slices", "times one worker", workers, Box::new(ratio));
     bars("Memory", "bytes per connection, all in", of("memory", "bytes_per_connection", 0), Box::new(plain));
-    let silence = of("silence", "longest_silence", 0);
+    // Each beside what the machine makes of the same loop.
+    let is_silence = |record: &&Record| {
+        matches!(record.metric, "longest_silence" | "machine_longest_silence")
+            && record.subject.part == "silence"
+    };
+    let silence = report.records().iter().filter(is_silence).collect();
     bars("The longest silence", "microseconds", silence, Box::new(|us| format!("{us:.1}")));
 
     sections.retain(|section| match section {

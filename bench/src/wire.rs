@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 
 use crate::progress::Progress;
-use crate::report::{NONE, Report, Subject};
+use crate::report::{NONE, Report, Subject, median};
 use crate::traffic::{Protocol, SERVERS};
 use crate::{Bench, Mode, machine};
 use director::{Director, Method};
@@ -49,6 +49,9 @@ const TOLERATED: u64 = 10;
 /// At what rates flows are opened: as fast as the wire takes them and, where more than one in a thousand is lost to a pause
 /// of the machine, again and more slowly.
 const OPENINGS: [&str; 4] = ["", "", "--open-rate 1M", "--open-rate 300k"];
+
+/// Where the generator found the wire full in a smaller share of its offers, it was the generator that was the slower.
+pub const GENERATOR_IS_LIMIT: f64 = 0.1;
 
 /// What is measured, in the order of turns: the mode, whose it is, and what the generator is told.
 const MODES: [(&str, Rival, &str); 6] = [
@@ -355,6 +358,16 @@ fn rates(bench: &Bench, lineup: &mut Lineup, report: &mut Report, progress: &Pro
     }
     for ((mode, _, _), figures) in MODES.iter().zip(figures) {
         let subject = lineup.subject(mode);
+        let mut full = figures.full.clone();
+        full.sort_by(f64::total_cmp);
+        if median(&full) < GENERATOR_IS_LIMIT {
+            report.note(format!(
+                "wire: {mode}, {}, {} flows: the generator was the limit, which found the wire full in {:.0} % of its offers",
+                lineup.protocol.name(),
+                lineup.flows,
+                median(&full) * 100.0
+            ));
+        }
         let cycles = figures.rates.iter().map(|rate| bench.hertz as f64 / rate).collect();
         report.add(&subject, "packets_per_second", "packets/s", figures.rates);
         report.add(&subject, "cycles_per_packet", "cycles", cycles);

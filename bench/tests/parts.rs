@@ -10,7 +10,7 @@ use serde_json::Value;
 /// The modes of each part. `startup`, `wire`, `loss` and `slices` are not among them: they start the daemon, which is not built
 /// for this test.
 const PARTS: &[(&str, &[&str])] = &[
-    ("inprocess", &["macswap", "limit", "dr", "nat-in", "nat-out"]),
+    ("inprocess", &["macswap", "limit", "limit-bare", "dr", "nat-in", "nat-out", "tun"]),
     ("newconn", &["dr", "nat-in"]),
     ("memory", &["dr", "nat-in"]),
     ("workers", &["macswap", "dr", "nat-own", "nat-crossed"]),

@@ -6,7 +6,10 @@
 
 use std::io::{self, BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// A generator that takes jobs. It ends when it is dropped.
@@ -169,6 +172,14 @@ fn what_is_no_measurement_of_what_was_asked_for_is_an_error_in_one_line() {
             "no rate with a loss of at most 0 % found between 450.0000 and 900.0000 M/s",
         ),
         ("--device net_null0,no-rx=1 --no-open --search --seconds 0.01", "nothing comes back"),
+        (
+            "--device net_ring0 --no-open --new 900M --seconds 0.05",
+            "new flows could not be opened at the rate",
+        ),
+        (
+            "--device net_ring0 --no-open --rate 1k --new 10k --seconds 0.1",
+            "new flows could not be opened at the rate",
+        ),
     ] {
         let finished = once(options).output().expect("it starts");
         let errors = String::from_utf8_lossy(&finished.stderr);
@@ -176,6 +187,27 @@ fn what_is_no_measurement_of_what_was_asked_for_is_an_error_in_one_line() {
         let of_ours: Vec<_> = errors.lines().filter(|line| line.starts_with("pktgen: ")).collect();
         assert!(matches!(of_ours[..], [line] if line.contains(words)), "{options}: {errors}");
     }
+}
+
+/// Held and let go on over and over, as where others have its core.
+#[test]
+fn a_search_that_finds_what_its_own_pauses_allow_is_an_error() {
+    let mut command = once("--device net_ring0 --no-open --search --rate 10k --precision 5 --seconds 0.1");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let id = Pid::from_raw(child.id().try_into().expect("a process id"));
+    while child.try_wait().expect("it is ours").is_none() {
+        for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
+            kill(id, signal).expect("it is ours");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let finished = child.wait_with_output().expect("it ends");
+    let errors = String::from_utf8_lossy(&finished.stderr);
+    assert_eq!(finished.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("it was too slow or did not run"), "{errors}");
+    let output = String::from_utf8_lossy(&finished.stdout);
+    assert!(output.contains("the generator could not keep to the rate"), "{output}");
+    assert!(output.lines().any(|line| line.starts_with("paused")), "{output}");
 }
 
 #[test]

@@ -8,10 +8,12 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use dataplane::network::{MacAddr, PortId};
+use dataplane::packet::vlan::{Tags, VlanId};
 use dataplane::schedule::TableSizes;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::local::LocalAddresses;
 use crate::mark::MarkRule;
 use crate::sysctl;
 
@@ -38,8 +40,12 @@ pub struct Config {
     pub sysctls: Vec<(&'static str, sysctl::Value)>,
     /// `[[mark]]`: the marking rules, in the order in which they are asked; none twice.
     pub marks: Vec<MarkRule>,
-    /// The ports; a [`PortId`] is an index into this list. Never empty.
+    /// `[[local_address]]`: the local addresses for FULLNAT; none twice.
+    pub local_addresses: Vec<LocalAddresses>,
+    /// The ports; a [`PortId`] is an index into this list and that of [the VLANs](Config::vlans) behind it. Never empty.
     pub ports: Vec<Port>,
+    /// `[[vlan]]`: the VLANs, which are ports without a device of their own; none twice.
+    pub vlans: Vec<Vlan>,
     /// Routes that leave by ports without a kernel interface.
     pub routes: Vec<Route>,
     /// Neighbours on ports without a kernel interface.
@@ -120,6 +126,25 @@ pub struct Port {
     pub addresses: Vec<IpNet>,
 }
 
+/// One `[[vlan]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// Its name in this file, in lists and in metrics; unique among VLANs and ports.
+    pub name: String,
+    /// The port by which its frames come and go: one with a device.
+    pub port: PortId,
+    /// Its id, and that of the outer tag where there are two; on one port each is one VLAN's.
+    pub id: VlanId,
+    /// What its frames are sent with.
+    pub tags: Tags,
+    /// The MTU in bytes, without Ethernet header and tags, no more than the port's; the port's if `None`.
+    pub mtu: Option<u16>,
+    /// The name of its interface in Linux, if it is to have one.
+    pub kernel_interface: Option<String>,
+    /// Put on the kernel interface, with the length of their prefix; empty where there is no interface.
+    pub addresses: Vec<IpNet>,
+}
+
 /// One `[[route]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -129,7 +154,7 @@ pub struct Route {
     pub via: Option<IpAddr>,
     /// The source of packets that the director itself makes, where it has one to give.
     pub source: Option<IpAddr>,
-    /// The port to leave by; it has no kernel interface.
+    /// The port or VLAN to leave by; it has no kernel interface.
     pub port: PortId,
 }
 
@@ -140,7 +165,7 @@ pub struct Neighbour {
     pub address: IpAddr,
     /// Its MAC address; never a group address.
     pub mac: MacAddr,
-    /// The port whose link it is on; that port has no kernel interface.
+    /// The port or VLAN whose link it is on; that has no kernel interface.
     pub port: PortId,
 }
 
@@ -164,10 +189,20 @@ impl Config {
         check::check(raw, cores).map_err(|(at, problem)| ConfigError::at(file, text, at, problem))
     }
 
-    /// The port of that name.
-    pub fn port(&self, name: &str) -> Option<PortId> {
-        self.ports.iter().position(|p| p.name == name).map(|i| PortId(i as u16))
+    /// The names of all ports and VLANs, in the order of their [ids](PortId), each with its interface in Linux.
+    pub fn links(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        links(&self.ports, &self.vlans)
     }
+
+    /// The port or VLAN of that name.
+    pub fn port(&self, name: &str) -> Option<PortId> {
+        self.links().position(|(known, _)| known == name).map(|i| PortId(i as u16))
+    }
+}
+
+fn links<'c>(ports: &'c [Port], vlans: &'c [Vlan]) -> impl Iterator<Item = (&'c str, Option<&'c str>)> {
+    let of_ports = ports.iter().map(|port| (&*port.name, port.kernel_interface.as_deref()));
+    of_ports.chain(vlans.iter().map(|vlan| (&*vlan.name, vlan.kernel_interface.as_deref())))
 }
 
 #[cfg(test)]

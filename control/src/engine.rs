@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use crate::local::LocalAddresses;
 use crate::mark::MarkRule;
 use crate::model::Change;
 use crate::protocol::{
@@ -60,7 +61,7 @@ impl<D: Dataplane> Director<D> {
         &mut self.dataplane
     }
 
-    /// To be called about once a second: samples the rates, frees what deleted destinations held, and has the dataplane do
+    /// To be called about once a second: samples the counters, frees what deleted destinations held, and has the dataplane do
     /// what is due.
     pub fn tick(&mut self, now: Instant) {
         self.dataplane.tick();
@@ -106,6 +107,9 @@ impl<D: Dataplane> Director<D> {
             Request::Timeouts => Ok(Reply::Timeouts(self.table.timeouts())),
             Request::Daemons => Ok(Reply::Daemons(self.table.daemons().cloned().collect())),
             Request::Marks => Ok(Reply::Marks(self.table.marks().iter().cloned().collect())),
+            Request::LocalAddresses => {
+                Ok(Reply::LocalAddresses(self.table.local_addresses().iter().cloned().collect()))
+            }
             Request::Sysctls => Ok(Reply::Sysctls(self.sysctls())),
             Request::Schedulers => Ok(Reply::Schedulers(schedulers())),
             Request::Network => Ok(Reply::Network(self.dataplane.network())),
@@ -162,7 +166,8 @@ impl<D: Dataplane> Director<D> {
     fn make(&self, table: &mut ServiceTable, change: &Change) -> Result<(), Refusal> {
         let interfaces = |name: &str| self.dataplane.interface_mtu(name);
         table.check(change, &interfaces)?;
-        if let Change::AddMark(MarkRule { in_port: Some(name), .. }) = change
+        if let Change::AddMark(MarkRule { in_port: Some(name), .. })
+        | Change::AddLocalAddresses(LocalAddresses { port: Some(name), .. }) = change
             && self.dataplane.ports().iter().all(|port| port.name != *name)
         {
             return Err(Refusal::NoSuchPort(name.clone()));
@@ -179,7 +184,7 @@ impl<D: Dataplane> Director<D> {
             takes: definition.takes.to_string(),
             unit: definition.unit.to_owned(),
             description: definition.what.to_owned(),
-            acts: supported::SYSCTLS.contains(&definition.name),
+            acts: supported::acts(definition.name),
         };
         self.table.sysctls().iter().map(entry).collect()
     }
@@ -200,6 +205,7 @@ impl<D: Dataplane> Director<D> {
             daemons: self.table.daemons().cloned().collect(),
             sysctls: changed.map(|(definition, value)| (definition.name.to_owned(), value)).collect(),
             marks: self.table.marks().iter().cloned().collect(),
+            local_addresses: self.table.local_addresses().iter().cloned().collect(),
         }
     }
 
@@ -219,13 +225,13 @@ impl<D: Dataplane> Director<D> {
                 active: counts.active,
                 inactive: counts.inactive,
                 persistent: counts.persistent,
-                stats: d.stats(&counts),
+                stats: d.stats(),
                 rates: d.rates(),
             }
         });
         ServiceEntry {
             service: service.spec().clone(),
-            stats: self.table.service_stats(service, &|id| self.dataplane.destination_counts(id)),
+            stats: service.stats(),
             rates: service.rates(),
             destinations: destinations.collect(),
         }

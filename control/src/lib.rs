@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod engine;
 pub mod ipvsadm;
+pub mod local;
 pub mod mark;
 pub mod model;
 pub mod network;

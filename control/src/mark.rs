@@ -4,69 +4,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
-use std::str::FromStr;
 
 use dataplane::mark::{Addresses, Rule};
 use dataplane::network::PortId;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Family, Protocol};
+use crate::model::{Family, PortRange, Protocol};
 use crate::refusal::Refusal;
-
-/// TCP, UDP or SCTP ports from one to another: `80`, or `8000-8099`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PortRange {
-    first: u16,
-    last: u16,
-}
-
-/// The text is no range of ports.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write ports as 80 or 8000-8099, the lower one first")]
-pub struct NoPorts;
-
-impl FromStr for PortRange {
-    type Err = NoPorts;
-
-    fn from_str(text: &str) -> Result<Self, NoPorts> {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let port = |text: &str| text.parse().map_err(|_| NoPorts);
-        let range = Self { first: port(first)?, last: port(last)? };
-        if range.first <= range.last { Ok(range) } else { Err(NoPorts) }
-    }
-}
-
-impl TryFrom<String> for PortRange {
-    type Error = NoPorts;
-
-    fn try_from(text: String) -> Result<Self, NoPorts> {
-        text.parse()
-    }
-}
-
-impl From<PortRange> for String {
-    fn from(range: PortRange) -> Self {
-        range.to_string()
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self { first, last } if first == last => write!(f, "{first}"),
-            Self { first, last } => write!(f, "{first}-{last}"),
-        }
-    }
-}
-
-impl PortRange {
-    fn ports(self) -> RangeInclusive<u16> {
-        self.first..=self.last
-    }
-}
 
 /// A marking rule: packets that are all of this get the mark. What is `None` is not looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -180,17 +125,6 @@ pub fn protocol(text: &str) -> Result<Protocol, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ranges_are_read_as_they_are_written() {
-        for text in ["0", "80", "8000-8099", "0-65535"] {
-            assert_eq!(text.parse::<PortRange>().unwrap().to_string(), text);
-        }
-        for text in ["", "-", "81-80", "80-", "65536", "80-81-82", "http"] {
-            assert_eq!(text.parse::<PortRange>(), Err(NoPorts), "{text}");
-        }
-        assert_eq!("7-7".parse::<PortRange>().unwrap().to_string(), "7");
-    }
 
     #[test]
     fn networks_are_whole() {

@@ -9,8 +9,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use dataplane::schedule;
 use serde::{Deserialize, Serialize};
 
+use crate::local::LocalAddresses;
 use crate::mark::MarkRule;
 use crate::sysctl;
+
+mod mss;
+mod range;
+
+pub use mss::{Mss, NoMss};
+pub use range::{NoPorts, PortRange, VirtualRange};
 
 /// The scheduler of a service that names none (ipvsadm's default).
 pub const DEFAULT_SCHEDULER: &str = "wlc";
@@ -85,6 +92,8 @@ pub enum VirtualService {
         /// The virtual port; 0 stands for every port that no other service of the address has.
         port: u16,
     },
+    /// Packets to a network's addresses, or some ports of one address: what no other service takes that is for less.
+    Range(VirtualRange),
     /// Packets that carry a firewall mark.
     Mark {
         /// The mark, never 0.
@@ -99,14 +108,16 @@ impl VirtualService {
     pub fn family(&self) -> Family {
         match *self {
             Self::Address { address, .. } => address.into(),
+            Self::Range(range) => range.network.addr().into(),
             Self::Mark { family, .. } => family,
         }
     }
 
-    /// The virtual port; 0 for a mark.
+    /// The virtual port; 0 for a mark, and for more ports than one.
     pub fn port(&self) -> u16 {
         match *self {
             Self::Address { port, .. } => port,
+            Self::Range(range) => range.port(),
             Self::Mark { .. } => 0,
         }
     }
@@ -114,7 +125,7 @@ impl VirtualService {
     /// The protocol; a mark has none.
     pub fn protocol(&self) -> Option<Protocol> {
         match *self {
-            Self::Address { protocol, .. } => Some(protocol),
+            Self::Address { protocol, .. } | Self::Range(VirtualRange { protocol, .. }) => Some(protocol),
             Self::Mark { .. } => None,
         }
     }
@@ -183,6 +194,34 @@ impl SchedulerFlags {
     }
 }
 
+/// How destinations by [`ForwardingMethod::FullNat`] learn who their client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Announce {
+    /// By the TCP option that LVS and DPVS use, kind 254.
+    Toa,
+    /// By a header of the PROXY protocol, version 1.
+    #[serde(rename = "proxy_v1")]
+    ProxyV1,
+    /// By one of version 2.
+    #[serde(rename = "proxy_v2")]
+    ProxyV2,
+}
+
+impl Announce {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Toa, Self::ProxyV1, Self::ProxyV2];
+
+    /// The word for it in either of lbctl's languages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Toa => "toa",
+            Self::ProxyV1 => "proxy-v1",
+            Self::ProxyV2 => "proxy-v2",
+        }
+    }
+}
+
 /// A virtual service as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -204,6 +243,12 @@ pub struct ServiceSpec {
     /// One-packet scheduling: no connection is kept (UDP only).
     #[serde(default)]
     pub one_packet: bool,
+    /// How destinations by [`ForwardingMethod::FullNat`] learn who their client is, if they are to (TCP only).
+    #[serde(default)]
+    pub announce: Option<Announce>,
+    /// The most that its connections may announce as their maximum segment size, if they are held to any (TCP).
+    #[serde(default)]
+    pub mss: Option<Mss>,
 }
 
 impl ServiceSpec {
@@ -216,19 +261,24 @@ impl ServiceSpec {
             persistence: None,
             engine: None,
             one_packet: false,
+            announce: None,
+            mss: None,
         }
     }
 }
 
-/// The flags of the scheduler `name`, with their names.
+/// The flags that a service with the scheduler `name` can have, with their names: the scheduler's own, and of others what ipvsadm calls
+/// them, which mean nothing.
 pub fn scheduler_flags(name: &str) -> impl Iterator<Item = (SchedulerFlags, &'static str)> {
-    let names = match schedule::flag_names(name) {
-        [] => &["flag-1", "flag-2", "flag-3"],
-        own => own,
-    };
-    [SchedulerFlags::FIRST, SchedulerFlags::SECOND, SchedulerFlags::THIRD]
-        .into_iter()
-        .zip(names.iter().copied())
+    let own = schedule::flag_names(name);
+    let all = [
+        (SchedulerFlags::FIRST, "flag-1"),
+        (SchedulerFlags::SECOND, "flag-2"),
+        (SchedulerFlags::THIRD, "flag-3"),
+    ];
+    all.into_iter()
+        .enumerate()
+        .map(|(number, (flag, general))| (flag, own.get(number).copied().unwrap_or(general)))
 }
 
 /// What the scheduler `name` does, in a few words.
@@ -270,6 +320,16 @@ pub enum ForwardingMethod {
     /// Only the frame's header changes; the reply goes past director.
     #[default]
     DirectRouting,
+    /// Network address translation of both ends: the server sees a local address of director's, and answers that.
+    #[serde(rename = "fullnat")]
+    FullNat,
+}
+
+impl ForwardingMethod {
+    /// True where the server may listen at another port than the service's, because ports are rewritten.
+    pub fn translates(self) -> bool {
+        matches!(self, Self::Masquerade | Self::FullNat)
+    }
 }
 
 /// What a tunnelled packet is wrapped in.
@@ -525,6 +585,12 @@ pub enum Change {
     DeleteMark(MarkRule),
     /// Deletes every marking rule.
     ClearMarks,
+    /// Adds local addresses for FULLNAT.
+    AddLocalAddresses(LocalAddresses),
+    /// Deletes local addresses, named by all that was said of them. Connections that have them go on.
+    DeleteLocalAddresses(LocalAddresses),
+    /// Deletes all local addresses.
+    ClearLocalAddresses,
     /// Starts a synchronisation daemon.
     StartDaemon(SyncDaemon),
     /// Stops a synchronisation daemon.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::local::LocalAddresses;
 use crate::mark::MarkRule;
 use crate::model::{
     Change, DestinationSpec, Rates, ServiceSpec, Stats, SyncDaemon, Timeouts, VirtualService,
@@ -49,6 +50,8 @@ pub enum Request {
     Daemons,
     /// List the marking rules.
     Marks,
+    /// List the local addresses for FULLNAT.
+    LocalAddresses,
     /// List the sysctls.
     Sysctls,
     /// List the schedulers.
@@ -95,6 +98,8 @@ pub enum Reply {
     Daemons(Vec<SyncDaemon>),
     /// Marking rules, in the order in which they are asked.
     Marks(Vec<MarkRule>),
+    /// Local addresses, in the order in which they were added.
+    LocalAddresses(Vec<LocalAddresses>),
     /// Sysctls.
     Sysctls(Vec<SysctlEntry>),
     /// Schedulers.
@@ -175,7 +180,7 @@ pub struct SysctlEntry {
     pub unit: String,
     /// What it does, in words.
     pub description: String,
-    /// False if it can only be set to its default, because director does not heed it yet.
+    /// False if nothing heeds it: it is kept for what director cannot do yet, or has no use for.
     pub acts: bool,
 }
 
@@ -204,6 +209,9 @@ pub struct Configuration {
     /// The marking rules, in the order in which they are asked.
     #[serde(default)]
     pub marks: Vec<MarkRule>,
+    /// The local addresses for FULLNAT, in the order in which they were added.
+    #[serde(default)]
+    pub local_addresses: Vec<LocalAddresses>,
 }
 
 /// A service as it was configured.

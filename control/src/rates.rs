@@ -1,6 +1,7 @@
-//! Counts per second, as IPVS estimates them: a sample every two seconds, a moving average of weight 1/4.
+//! What lists show of counters, as IPVS's estimator has it: summed up every two seconds, and per second as a moving average
+//! of weight 1/4.
 //!
-//! All arithmetic is the kernel's fixed point, so that lists show what a kernel would. It must never be asked
+//! All arithmetic is the kernel's fixed point, so that lists show what a kernel would, and when it would. It must never be asked
 //! for a time: whoever calls [`Estimator::sample`] sees to it that two seconds lie between two calls.
 
 use std::time::Duration;
@@ -14,23 +15,37 @@ pub const SAMPLE_PERIOD: Duration = Duration::from_secs(2);
 const PACKET_SCALE: u32 = 10;
 const BYTE_SCALE: u32 = 5;
 
-/// The moving averages of one service or destination.
+/// The sums and moving averages of one service or destination.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Estimator {
-    last: Stats,
+    /// What had been counted at the last sample.
+    summed: Stats,
+    /// What of it was there when the counters were last zeroed.
+    zero: Stats,
     average: Stats,
 }
 
 impl Estimator {
-    /// Starts at zero from `now` on.
-    pub fn reset(&mut self, now: Stats) {
-        *self = Self { last: now, average: Stats::default() };
+    /// One that has seen nothing yet, over counters that have counted `counted` for others.
+    pub fn new(counted: Stats) -> Self {
+        Self { summed: counted, zero: counted, average: Stats::default() }
+    }
+
+    /// Starts at zero again. Like the kernel's, it does so with what it summed up last: what has been counted since shows after
+    /// the next sample.
+    pub fn zero(&mut self) {
+        *self = Self::new(self.summed);
+    }
+
+    /// What was counted from when it was zeroed to the last sample.
+    pub fn stats(&self) -> Stats {
+        self.summed.since(self.zero)
     }
 
     /// Takes in what was counted since the last sample.
     pub fn sample(&mut self, now: Stats) {
-        let counted = now.since(self.last);
-        self.last = now;
+        let counted = now.since(self.summed);
+        self.summed = now;
         let packets = |average, n| step(average, n, PACKET_SCALE);
         let bytes = |average, n| step(average, n, BYTE_SCALE);
         self.average = Stats {
@@ -81,6 +96,20 @@ mod tests {
             estimator.sample(counted);
         }
         assert_eq!(estimator.rates(), Rates::default());
+    }
+
+    #[test]
+    fn counts_show_once_they_are_summed_up_and_zeroing_starts_from_there() {
+        let counted = |in_packets| Stats { in_packets, ..Stats::default() };
+        let mut estimator = Estimator::new(counted(100));
+        assert_eq!(estimator.stats(), counted(0));
+        estimator.sample(counted(107));
+        assert_eq!((estimator.stats(), estimator.rates().in_packets), (counted(7), 1));
+        estimator.zero();
+        assert_eq!((estimator.stats(), estimator.rates()), (counted(0), Rates::default()));
+        // Two of these may have been counted before it was zeroed.
+        estimator.sample(counted(112));
+        assert_eq!(estimator.stats(), counted(5));
     }
 
     #[test]

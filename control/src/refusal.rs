@@ -68,6 +68,15 @@ pub enum Refusal {
     /// The marking rule makes no sense.
     #[error("Not a marking rule: {0}")]
     BadMark(&'static str),
+    /// Those local addresses are there already.
+    #[error("Local address already exists")]
+    LocalAddressExists,
+    /// There are no such local addresses.
+    #[error("No such local address")]
+    NoSuchLocalAddress,
+    /// Those cannot be local addresses.
+    #[error("Not a local address: {0}")]
+    BadLocalAddress(&'static str),
     /// Director has no port of that name.
     #[error("director has no port {0} (lbctl ports)")]
     NoSuchPort(String),
@@ -113,6 +122,9 @@ impl Refusal {
             Self::MarkExists => "mark_exists",
             Self::NoSuchMark => "no_such_mark",
             Self::BadMark(_) => "bad_mark",
+            Self::LocalAddressExists => "local_address_exists",
+            Self::NoSuchLocalAddress => "no_such_local_address",
+            Self::BadLocalAddress(_) => "bad_local_address",
             Self::NoSuchPort(_) => "no_such_port",
             Self::NoDaemon => "no_daemon",
             Self::PermissionDenied => "permission_denied",

@@ -29,6 +29,9 @@ pub fn counters(out: &mut dyn Write, workers: &[WorkerCounters]) -> io::Result<(
     if workers.iter().any(|w| w.fragmentation_needed != 0) {
         row(out, "  fragmentation needed", &|w| w.fragmentation_needed)?;
     }
+    if workers.iter().any(|w| w.time_exceeded != 0) {
+        row(out, "  time exceeded", &|w| w.time_exceeded)?;
+    }
     if workers.iter().any(|w| w.fragments != 0) {
         row(out, "fragments made", &|w| w.fragments)?;
     }

@@ -56,6 +56,9 @@ pub struct ConnectionRow {
     pub virtual_address: SocketAddr,
     /// The destination.
     pub destination: SocketAddr,
+    /// What the destination takes for the client, by FULLNAT.
+    #[serde(default)]
+    pub local: Option<SocketAddr>,
     /// Of a template that a persistence engine made.
     #[serde(default)]
     pub engine: Option<EngineData>,
@@ -76,7 +79,10 @@ pub struct WorkerCounters {
     /// Turned into ICMP errors that tell their senders how long a packet may be; among `forwarded` once sent.
     #[serde(default)]
     pub fragmentation_needed: u64,
-    /// Made in addition, by fragmenting what a tunnel made too long. With them, `received` is all that went somewhere.
+    /// Turned into ICMP errors that tell their senders that their time to live has run out; among `forwarded` once sent.
+    #[serde(default)]
+    pub time_exceeded: u64,
+    /// Made in addition, by fragmenting what was too long for its way. With them, `received` is all that went somewhere.
     #[serde(default)]
     pub fragments: u64,
     /// Given to Linux.
@@ -131,6 +137,9 @@ pub struct RouteInfo {
     pub port: Option<String>,
     /// The gateway, unless destinations are on the port's link.
     pub gateway: Option<IpAddr>,
+    /// The addresses are Linux's own.
+    #[serde(default)]
+    pub local: bool,
 }
 
 /// A neighbour as workers see it.

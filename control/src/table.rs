@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use imbl::{HashMap, Vector};
 
+use crate::local::LocalAddresses;
 use crate::mark::MarkRule;
 use crate::model::{
     Change, DestinationSpec, Rates, ServiceSpec, Stats, SyncDaemon, Timeouts, VirtualService,
@@ -60,8 +61,6 @@ pub struct Service {
     next_sequence: u32,
     /// What destinations that are gone had counted for this service.
     folded: Stats,
-    /// What was counted when the counters were last zeroed.
-    zero: Stats,
     estimator: Estimator,
 }
 
@@ -87,6 +86,11 @@ impl Service {
         &self.spec
     }
 
+    /// What its destinations, and those it used to have, had counted at the last sample, since it was last zeroed.
+    pub fn stats(&self) -> Stats {
+        self.estimator.stats()
+    }
+
     /// Its rates.
     pub fn rates(&self) -> Rates {
         self.estimator.rates()
@@ -106,8 +110,6 @@ pub struct Destination {
     key: VirtualService,
     /// What the id had counted when the destination was bound to its service.
     bound: Stats,
-    /// What the id had counted when the destination's counters were last zeroed.
-    zero: Stats,
     estimator: Estimator,
     trashed: bool,
     idle_since: Option<Instant>,
@@ -141,9 +143,9 @@ impl Destination {
         self.edits
     }
 
-    /// What `counts`, its id's counters, have counted since they were last zeroed.
-    pub fn stats(&self, counts: &DestinationCounts) -> Stats {
-        counts.stats.since(self.zero)
+    /// What it had counted at the last sample, since it was last zeroed.
+    pub fn stats(&self) -> Stats {
+        self.estimator.stats()
     }
 
     /// Its rates.
@@ -172,6 +174,7 @@ pub struct ServiceTable {
     timeouts: Timeouts,
     sysctls: sysctl::Values,
     marks: Vector<MarkRule>,
+    local_addresses: Vector<LocalAddresses>,
     daemons: [Option<SyncDaemon>; 2],
 }
 
@@ -192,6 +195,7 @@ impl ServiceTable {
             timeouts: Timeouts::default(),
             sysctls: sysctl::Values::default(),
             marks: Vector::new(),
+            local_addresses: Vector::new(),
             daemons: [None, None],
         }
     }
@@ -247,16 +251,17 @@ impl ServiceTable {
         &self.marks
     }
 
+    /// The local addresses for FULLNAT, in the order in which they were added.
+    pub fn local_addresses(&self) -> &Vector<LocalAddresses> {
+        &self.local_addresses
+    }
+
     /// The synchronisation daemons, master first, with every attribute filled in.
     pub fn daemons(&self) -> impl Iterator<Item = &SyncDaemon> {
         self.daemons.iter().flatten()
     }
 
-    /// What `service` has counted since it was last zeroed: its destinations and those it used to have.
-    pub fn service_stats(&self, service: &Service, counts: Counts<'_>) -> Stats {
-        self.counted(service, counts).since(service.zero)
-    }
-
+    /// What has been counted for `service` until now.
     fn counted(&self, service: &Service, counts: Counts<'_>) -> Stats {
         let ids = service.destinations.iter().chain(&service.trashed);
         ids.filter_map(|id| self.destination(*id))
@@ -313,10 +318,10 @@ impl ServiceTable {
                     }
                 }
             }
-            Change::ZeroService(key) => self.zero(key, counts),
+            Change::ZeroService(key) => self.zero(key),
             Change::ZeroAll => {
                 let keys: Vec<_> = self.services().map(|s| s.spec.service).collect();
-                keys.iter().for_each(|key| self.zero(key, counts));
+                keys.iter().for_each(|key| self.zero(key));
             }
             Change::SetTimeouts(new) => {
                 let keep = |old: &mut u32, new| *old = if new == 0 { *old } else { new };
@@ -331,6 +336,9 @@ impl ServiceTable {
             Change::AddMark(rule) => self.marks.push_back(rule.clone()),
             Change::DeleteMark(rule) => self.marks.retain(|known| known != rule),
             Change::ClearMarks => self.marks.clear(),
+            Change::AddLocalAddresses(local) => self.local_addresses.push_back(local.clone()),
+            Change::DeleteLocalAddresses(local) => self.local_addresses.retain(|known| known != local),
+            Change::ClearLocalAddresses => self.local_addresses.clear(),
             Change::ResetSysctls => self.sysctls = sysctl::Values::default(),
             Change::StartDaemon(daemon) => {
                 self.daemons[daemon.role as usize] = daemons::complete(daemon, interfaces);
@@ -373,7 +381,6 @@ impl ServiceTable {
             trashed: Vec::new(),
             next_sequence: 0,
             folded: Stats::default(),
-            zero: Stats::default(),
             estimator: Estimator::default(),
         });
         self.next_incarnation += 1;
@@ -413,10 +420,15 @@ impl ServiceTable {
         let counted = counts(id).stats;
         // A destination that comes back to the service it left goes on counting; one whose service was deleted
         // and made anew meanwhile starts from zero, as in the kernel.
-        let old = self.destinations[id.0 as usize].take().filter(|d| d.incarnation == incarnation);
-        let (bound, zero) = old.map_or((counted, counted), |d| (d.bound, d.zero));
-        let mut estimator = Estimator::default();
-        estimator.reset(counted);
+        let old = self.destinations[id.0 as usize].take();
+        let (bound, estimator) = match old {
+            None => (counted, Estimator::new(counted)),
+            Some(old) if old.incarnation == incarnation => (old.bound, old.estimator),
+            Some(mut old) => {
+                old.estimator.zero();
+                (counted, old.estimator)
+            }
+        };
         self.destinations[id.0 as usize] = Some(Destination {
             id,
             sequence,
@@ -427,7 +439,6 @@ impl ServiceTable {
             incarnation,
             key: *key,
             bound,
-            zero,
             estimator,
             trashed: false,
             idle_since: None,
@@ -439,15 +450,12 @@ impl ServiceTable {
         }
     }
 
-    fn zero(&mut self, key: &VirtualService, counts: Counts<'_>) {
-        let Some(counted) = self.service(key).map(|s| self.counted(s, counts)) else { return };
+    fn zero(&mut self, key: &VirtualService) {
         let Some(service) = self.service_mut(key) else { return };
-        service.zero = counted;
-        service.estimator.reset(counted);
+        service.estimator.zero();
         for id in service.destinations.clone() {
             if let Some(d) = &mut self.destinations[id.0 as usize] {
-                d.zero = counts(id).stats;
-                d.estimator.reset(d.zero);
+                d.estimator.zero();
             }
         }
     }
@@ -485,7 +493,7 @@ impl ServiceTable {
         }
     }
 
-    /// Takes a sample for the rates. To be called every [`crate::rates::SAMPLE_PERIOD`].
+    /// Takes a sample of all counters, for lists to show. To be called every [`crate::rates::SAMPLE_PERIOD`].
     pub fn sample(&mut self, counts: Counts<'_>) {
         let counted: Vec<_> = self.services().map(|s| (s.id, self.counted(s, counts))).collect();
         for (id, stats) in counted {

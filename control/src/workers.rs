@@ -1,37 +1,36 @@
 //! The running workers as control sees them: takes the service table and Linux's network to them as snapshots, and asks
 //! them what they have counted. Knows no DPDK; what the wires are is none of its business.
 
+mod lists;
+mod published;
 mod replay;
+mod servers;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::conn::{Method, Timeouts};
-use dataplane::counters::{Drop, WorkerCounters as Counters};
-use dataplane::forward::tunnel::{GueChecksum, Kind};
+use dataplane::conn::{self, Method, Timeouts};
+use dataplane::counters::WorkerCounters as Counters;
+use dataplane::locals::Locals;
 use dataplane::mark::Rule;
-use dataplane::network::{MacAddr, Network, NextHop, PortId};
-use dataplane::packet::protocol;
-use dataplane::schedule::{self, Flags, Scheduler, TableSizes};
-use dataplane::service::{self, Destination, Service, ServiceKey, Services};
+use dataplane::network::{Network, PortId};
+use dataplane::schedule::{self, Flags, TableSizes};
+use dataplane::service::{Destination, Engine, Service, Services};
 use dataplane::snapshot::{Publisher, Snapshot};
-use dataplane::time::{TICKS_PER_SECOND, Tick};
-use dataplane::tunnels::{Tunnel, Tunnels};
+use dataplane::time::Tick;
 use dataplane::worker::Shared;
 use imbl::Vector;
+use published::{
+    Published, PublishedDestination, clamps, mark, persistence, range_key, service_key, tunnels,
+};
 
+use crate::local::{self, LocalAddresses};
 use crate::mark::MarkRule;
-use crate::model::{
-    DestinationSpec, Encapsulation, Family, ForwardingMethod, Granularity, NO_SCHEDULER, Persistence,
-    Protocol, Stats, TunnelChecksum, VirtualService,
-};
-use crate::running::{
-    ConnectionRow, Dataplane, DestinationCounts, NamedCount, NeighbourInfo, NetworkInfo, PortInfo, RouteInfo,
-    WorkerCounters,
-};
+use crate::model::{NO_SCHEDULER, Stats};
+use crate::running::{ConnectionRow, Dataplane, DestinationCounts, NetworkInfo, PortInfo, WorkerCounters};
 use crate::table::{self, DestinationId, ServiceId, ServiceTable};
 
 /// How long workers may take to notice a new snapshot. A worker looks for one at every burst; one that does not for this
@@ -56,45 +55,6 @@ pub struct Surroundings {
     pub servers: ServersListener,
 }
 
-/// A destination that workers see, and what only control knows of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct PublishedDestination {
-    destination: Destination,
-    edits: u32,
-    /// Upper and lower threshold.
-    thresholds: (u32, u32),
-    /// How packets travel to it by tunnel. Also of one that is reached otherwise now: its connections from before go on as they
-    /// began, by what the new options say.
-    tunnel: Option<Kind>,
-}
-
-impl PublishedDestination {
-    /// The destination as workers see it, which saw it as `old` until now; `None` for one they cannot forward to.
-    fn new(from: &table::Destination, old: Option<&Self>) -> Option<Self> {
-        let destination = destination(from)?;
-        let thresholds = (from.spec().upper_threshold, from.spec().lower_threshold);
-        let was_tunnel = old.is_some_and(|old| old.tunnel.is_some());
-        let tunnel = (was_tunnel || destination.method == Method::Tunnel).then(|| kind(from.spec()));
-        Some(Self { destination, edits: from.edits(), thresholds, tunnel })
-    }
-
-    /// What it is known by as long as it is the same one: its number may be another's later.
-    fn identity(&self) -> (u32, u32) {
-        (self.destination.id, self.destination.sequence)
-    }
-}
-
-/// A service that workers see, as long as it is the same one.
-struct Published {
-    incarnation: u64,
-    revision: u64,
-    scheduler_name: String,
-    scheduler: Arc<dyn Scheduler>,
-    /// The one added last first.
-    destinations: Vec<PublishedDestination>,
-    service: Arc<Service>,
-}
-
 /// What of a table workers do not see yet.
 #[derive(Default)]
 struct Difference {
@@ -117,6 +77,8 @@ pub struct Workers {
     sizes: TableSizes,
     /// The marking rules that workers have.
     marks: Vector<MarkRule>,
+    /// The local addresses of which they have pools.
+    local_addresses: Vector<LocalAddresses>,
 }
 
 impl Workers {
@@ -130,8 +92,19 @@ impl Workers {
         surroundings: Surroundings,
     ) -> Self {
         let (services, servers, sizes) = (HashMap::new(), BTreeMap::new(), TableSizes::default());
-        let marks = Vector::new();
-        Self { shared, publisher, snapshot, counters, services, servers, surroundings, sizes, marks }
+        let (marks, local_addresses) = (Vector::new(), Vector::new());
+        Self {
+            shared,
+            publisher,
+            snapshot,
+            counters,
+            services,
+            servers,
+            surroundings,
+            sizes,
+            marks,
+            local_addresses,
+        }
     }
 
     /// The same, where schedulers are to have tables of these sizes.
@@ -145,9 +118,15 @@ impl Workers {
         let tunnels = if self.snapshot.tunnels.is_empty() {
             self.snapshot.tunnels.clone()
         } else {
-            Arc::new(tunnels(self.services.values(), &network))
+            Arc::new(tunnels(self.services.values(), &network).sharing_paths(&self.snapshot.tunnels))
         };
-        self.snapshot = Arc::new(Snapshot { network, tunnels, ..(*self.snapshot).clone() });
+        // By which port a server is reached may have changed.
+        let locals = if self.local_addresses.is_empty() {
+            self.snapshot.locals.clone()
+        } else {
+            Arc::new(self.locals(self.services.values(), &self.local_addresses, &network))
+        };
+        self.snapshot = Arc::new(Snapshot { network, tunnels, locals, ..(*self.snapshot).clone() });
         self.publisher.publish(&self.snapshot);
     }
 
@@ -184,6 +163,8 @@ impl Workers {
         let flags = Flags(service.spec().flags.0);
         let one_packet = service.spec().one_packet;
         let persistence = service.spec().persistence.map(persistence);
+        let engine = service.spec().engine.as_ref().map(|_| Engine::Sip);
+        let announce = service.spec().announce.map_or(conn::Announce::Nothing, published::announce);
         let tunnels: HashMap<_, _> = old
             .iter()
             .flat_map(|old| &old.destinations)
@@ -192,7 +173,7 @@ impl Workers {
             .collect();
         let destinations: Vec<_> = table
             .destinations(service)
-            .filter_map(|d| PublishedDestination::new(d, tunnels.get(&d.id().0).copied()))
+            .map(|d| PublishedDestination::new(d, tunnels.get(&d.id().0).copied()))
             .collect();
         let seen = || destinations.iter().map(|d| d.destination);
         let service_arc = match same {
@@ -200,6 +181,8 @@ impl Workers {
                 if old.service.flags() == flags
                     && old.service.has_one_packet() == one_packet
                     && old.service.persistence() == persistence
+                    && old.service.engine() == engine
+                    && old.service.announce() == announce
                     && old.service.destinations().iter().copied().eq(seen()) =>
             {
                 old.service.clone()
@@ -207,16 +190,19 @@ impl Workers {
             _ => {
                 let service = Service::new(seen().collect(), scheduler.clone());
                 let service = service.with_flags(flags).with_one_packet(one_packet);
-                Arc::new(service.with_persistence(persistence))
+                let service = service.with_persistence(persistence).with_engine(engine);
+                Arc::new(service.with_announce(announce))
             }
         };
         Ok(Published {
+            key: service.spec().service,
             incarnation: service.incarnation(),
             revision: service.revision(),
             scheduler_name: name.clone(),
             scheduler,
             destinations,
             service: service_arc,
+            mss: service.spec().mss,
         })
     }
 
@@ -252,12 +238,24 @@ impl Workers {
         let changed: HashMap<_, _> = difference.changed.iter().map(|(id, service)| (*id, service)).collect();
         let network = self.snapshot.network.clone();
         let is_same = difference.changed.is_empty() && difference.gone.is_empty();
+        let gone: HashSet<_> = difference.gone.iter().chain(changed.keys()).collect();
+        let kept = self.services.iter().filter(|(id, _)| !gone.contains(id)).map(|(_, service)| service);
+        let all = kept.chain(changed.values().copied());
         let tunnels = if is_same {
             self.snapshot.tunnels.clone()
         } else {
-            let gone: HashSet<_> = difference.gone.iter().chain(changed.keys()).collect();
-            let kept = self.services.iter().filter(|(id, _)| !gone.contains(id)).map(|(_, service)| service);
-            Arc::new(tunnels(kept.chain(changed.values().copied()), &network))
+            Arc::new(tunnels(all.clone(), &network).sharing_paths(&self.snapshot.tunnels))
+        };
+        let clamps = if is_same { self.snapshot.clamps.clone() } else { Arc::new(clamps(all.clone())) };
+        let masqueraded = match (table.sysctls().for_workers().nat_icmp_send, is_same) {
+            (false, _) => Arc::default(),
+            (true, true) if self.snapshot.sysctls.nat_icmp_send => self.snapshot.masqueraded.clone(),
+            (true, _) => Arc::new(servers::masqueraded(table)),
+        };
+        let locals = if is_same && self.local_addresses == *table.local_addresses() {
+            self.snapshot.locals.clone()
+        } else {
+            Arc::new(self.locals(all, table.local_addresses(), &network))
         };
         let services = if is_same && self.marks == *table.marks() {
             self.snapshot.services.clone()
@@ -272,7 +270,9 @@ impl Workers {
                 .collect();
             let by_address = services.iter().filter_map(|(key, s)| Some((service_key(key)?, s.clone())));
             let by_mark = services.iter().filter_map(|(key, s)| Some((mark(key)?, s.clone())));
-            Arc::new(Services::new(by_address).with_marks(self.rules(table), by_mark))
+            let by_range = services.iter().filter_map(|(key, s)| Some((range_key(key)?, s.clone())));
+            let all = Services::new(by_address).with_marks(self.rules(table), by_mark);
+            Arc::new(all.with_ranges(by_range))
         };
         let times = table.timeouts();
         let sysctls = table.sysctls().for_workers();
@@ -280,6 +280,9 @@ impl Workers {
             network,
             services,
             tunnels,
+            clamps,
+            masqueraded,
+            locals,
             timeouts: Timeouts::default().set(times.tcp, times.tcp_fin, times.udp),
             sysctls,
             defence: sysctls.defence(self.pages_left()),
@@ -298,6 +301,30 @@ impl Workers {
         change(&mut snapshot);
         self.snapshot = Arc::new(snapshot);
         self.publisher.publish(&self.snapshot);
+    }
+
+    /// The pools of all destinations by FULLNAT.
+    fn locals<'a>(
+        &self,
+        services: impl Iterator<Item = &'a Published>,
+        all: &Vector<LocalAddresses>,
+        network: &Network,
+    ) -> Locals {
+        let ports = if all.iter().any(|local| local.port.is_some()) { self.ports() } else { Vec::new() };
+        // Servers of a service that are reached by the same port share a pool.
+        let mut pools = HashMap::new();
+        let by_fullnat = services.flat_map(|service| {
+            let servers = service.destinations.iter().map(|published| published.destination);
+            servers.filter(|server| server.method == Method::FullNat).map(|server| (service.key, server))
+        });
+        Locals::new(by_fullnat.filter_map(|(service, Destination { id, address, .. })| {
+            let port = network.route(address).map(|hop| hop.port);
+            let name = port.and_then(|port| ports.get(usize::from(port.0))).map(|port| port.name.as_str());
+            let pool = pools
+                .entry((service, address.is_ipv4(), port))
+                .or_insert_with(|| local::pool(all.iter(), &service, address, name).map(Arc::new));
+            Some((id, pool.clone()?))
+        }))
     }
 
     /// The marking rules as workers have them.
@@ -359,44 +386,12 @@ impl Dataplane for Workers {
     }
 
     fn connections(&self, visit: &mut dyn FnMut(ConnectionRow)) {
-        for view in self.shared.table.views(self.snapshot.timeouts, (self.surroundings.now)()) {
-            visit(ConnectionRow {
-                protocol: match view.flow.protocol() {
-                    protocol::TCP => Some(Protocol::Tcp),
-                    protocol::UDP => Some(Protocol::Udp),
-                    protocol::SCTP => Some(Protocol::Sctp),
-                    _ => None,
-                },
-                state: view.state_name().to_owned(),
-                expires: view.expires / TICKS_PER_SECOND,
-                client: SocketAddr::from(view.flow.source()),
-                virtual_address: SocketAddr::from(view.flow.destination()),
-                destination: SocketAddr::from(view.server),
-                engine: None,
-            });
-        }
+        let now = (self.surroundings.now)();
+        self.shared.table.views(self.snapshot.timeouts, now).map(lists::connection).for_each(visit);
     }
 
     fn counters(&self) -> Vec<WorkerCounters> {
-        let worker = |(core, counters): &(u32, Arc<Counters>)| {
-            let totals = counters.read();
-            let reasons = Drop::ALL.iter();
-            let dropped = reasons
-                .map(|reason| NamedCount { name: reason.name().into(), count: totals.dropped_for(*reason) });
-            WorkerCounters {
-                core: *core,
-                received: totals.received,
-                forwarded: totals.forwarded,
-                unreachable: totals.unreachable,
-                fragmentation_needed: totals.fragmentation_needed,
-                fragments: totals.fragments,
-                to_kernel: totals.to_kernel,
-                from_kernel: totals.from_kernel,
-                from_kernel_dropped: totals.from_kernel_dropped,
-                dropped: dropped.filter(|d| d.count > 0).collect(),
-            }
-        };
-        self.counters.iter().map(worker).collect()
+        self.counters.iter().map(|(core, counters)| lists::counters(*core, &counters.read())).collect()
     }
 
     fn ports(&self) -> Vec<PortInfo> {
@@ -404,26 +399,7 @@ impl Dataplane for Workers {
     }
 
     fn network(&self) -> NetworkInfo {
-        let ports = self.ports();
-        let name = |port: PortId| {
-            ports.get(usize::from(port.0)).map_or_else(|| port.0.to_string(), |port| port.name.clone())
-        };
-        let route = |(prefix, hop): (_, Option<NextHop>)| RouteInfo {
-            prefix,
-            port: hop.map(|hop| name(hop.port)),
-            gateway: hop.and_then(|hop| hop.gateway),
-        };
-        let mut neighbours: Vec<_> = self.snapshot.network.neighbours().collect();
-        neighbours.sort_unstable_by_key(|(port, address, _)| (*port, *address));
-        let neighbour = |(port, address, mac): (_, _, Option<MacAddr>)| NeighbourInfo {
-            address,
-            port: name(port),
-            mac: mac.map(|mac| mac.to_string()),
-        };
-        NetworkInfo {
-            routes: self.snapshot.network.routes().map(route).collect(),
-            neighbours: neighbours.into_iter().map(neighbour).collect(),
-        }
+        lists::network(&self.snapshot.network, &self.ports())
     }
 
     fn interface_mtu(&self, name: &str) -> Option<u32> {
@@ -465,6 +441,7 @@ impl Dataplane for Workers {
             any_gone = true;
         }
         self.marks = table.marks().clone();
+        self.local_addresses = table.local_addresses().clone();
         self.remember(difference);
         if any_gone && self.snapshot.sysctls.expire_nodest_conn {
             self.publish_again(|snapshot| snapshot.deletions = snapshot.deletions.wrapping_add(1));
@@ -486,82 +463,6 @@ impl Dataplane for Workers {
         let (now, settings) = ((self.surroundings.now)(), self.snapshot.sysctls.scheduling());
         self.services.values().for_each(|service| service.scheduler.sweep(now, &settings));
     }
-}
-
-/// The key by which workers find a service; `None` for one by mark.
-fn service_key(service: &VirtualService) -> Option<ServiceKey> {
-    match *service {
-        VirtualService::Address { protocol, address, port } => {
-            Some(ServiceKey { protocol: protocol.number(), address, port })
-        }
-        VirtualService::Mark { .. } => None,
-    }
-}
-
-/// The mark by which workers find a service, and for packets of which family; `None` for one that has none.
-fn mark(service: &VirtualService) -> Option<(service::Family, u32)> {
-    match *service {
-        VirtualService::Mark { mark, family: Family::Ipv4 } => Some((service::Family::V4, mark)),
-        VirtualService::Mark { mark, family: Family::Ipv6 } => Some((service::Family::V6, mark)),
-        VirtualService::Address { .. } => None,
-    }
-}
-
-fn persistence(spec: Persistence) -> service::Persistence {
-    let mask = match spec.granularity {
-        Granularity::Mask(mask) => mask.into(),
-        Granularity::Prefix(length) => {
-            let ones = u32::from(length.min(128));
-            let mask = u128::MAX.checked_shl(128 - ones).unwrap_or(0);
-            Ipv6Addr::from(mask).into()
-        }
-    };
-    service::Persistence { ticks: spec.timeout_seconds.saturating_mul(TICKS_PER_SECOND), mask }
-}
-
-fn destination(destination: &table::Destination) -> Option<Destination> {
-    let spec: &DestinationSpec = destination.spec();
-    Some(Destination {
-        id: destination.id().0,
-        // Workers keep 0 for "before all".
-        sequence: destination.sequence().saturating_add(1),
-        address: spec.address,
-        port: spec.port,
-        weight: spec.weight,
-        last_weight: destination.last_weight(),
-        method: match spec.method {
-            ForwardingMethod::Masquerade => Method::Nat,
-            ForwardingMethod::DirectRouting => Method::DirectRouting,
-            ForwardingMethod::Tunnel => Method::Tunnel,
-            ForwardingMethod::Local => return None,
-        },
-    })
-}
-
-/// How packets travel to a destination behind a tunnel.
-fn kind(spec: &DestinationSpec) -> Kind {
-    let tunnel = &spec.tunnel;
-    match tunnel.encapsulation {
-        Encapsulation::Ipip => Kind::IpIp,
-        // GRE has no such thing as remote checksum offload; the command line refuses it.
-        Encapsulation::Gre => Kind::Gre { checksum: tunnel.checksum != TunnelChecksum::None },
-        Encapsulation::Gue => Kind::Gue {
-            port: tunnel.port,
-            checksum: match tunnel.checksum {
-                TunnelChecksum::None => GueChecksum::None,
-                TunnelChecksum::Full => GueChecksum::Full,
-                TunnelChecksum::Remote => GueChecksum::Remote,
-            },
-        },
-    }
-}
-
-/// The tunnels to all destinations of these services that are or were reached by one.
-fn tunnels<'a>(services: impl Iterator<Item = &'a Published>, network: &Network) -> Tunnels {
-    Tunnels::new(services.flat_map(|service| &service.destinations).filter_map(|published| {
-        let Destination { id, address, .. } = published.destination;
-        Some((id, Tunnel::new(published.tunnel?, address, network)))
-    }))
 }
 
 #[cfg(test)]

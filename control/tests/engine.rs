@@ -87,7 +87,7 @@ fn a_deleted_destination_is_freed_in_time() {
 }
 
 #[test]
-fn rates_stand_still_without_run_estimation() {
+fn counters_and_rates_stand_still_without_run_estimation() {
     let mut direct = Direct::strict();
     run(&mut direct, &split("-A -t 198.51.100.8:80 -s rr"), "");
     run(&mut direct, &split("-a -t 198.51.100.8:80 -r 192.0.2.9 -m"), "");
@@ -96,17 +96,20 @@ fn rates_stand_still_without_run_estimation() {
     direct.director.dataplane_mut().counts.insert(0, counts);
     direct.pass(2);
     let rate = |direct: &mut Direct| run(direct, &split("-Ln --rate"), "").out;
-    let before = rate(&mut direct);
-    assert!(before.contains(" 125 "), "{before}");
+    let stats = |direct: &mut Direct| run(direct, &split("-Ln --stats"), "").out;
+    let before = (rate(&mut direct), stats(&mut direct));
+    assert!(before.0.contains(" 125 ") && before.1.contains(" 1000 "), "{before:?}");
     let set = |direct: &mut Direct, value| {
         let value = control::sysctl::Value::Number(value);
         let change = Change::SetSysctl { name: "run_estimation".into(), value };
         direct.director.handle(&Request::Change(change), direct.now).unwrap();
     };
     set(&mut direct, 0);
+    direct.director.dataplane_mut().counts.get_mut(&0).unwrap().stats.in_bytes = 5000;
     direct.pass(10);
-    assert_eq!(rate(&mut direct), before);
+    assert_eq!((rate(&mut direct), stats(&mut direct)), before);
     set(&mut direct, 1);
     direct.pass(2);
+    assert!(stats(&mut direct).contains(" 5000 "), "{}", stats(&mut direct));
     assert!(rate(&mut direct).contains("  94 "), "{}", rate(&mut direct));
 }

@@ -15,7 +15,7 @@ use control::supported;
 use serde_json::{Value, json};
 
 /// A table with something of everything in it.
-const RICH: [&str; 18] = [
+const RICH: [&str; 22] = [
     "service add tcp:198.51.100.8:80 --scheduler sh --flags sh-port,sh-fallback --persistence=60 --mask 255.255.255.0",
     "destination add tcp:198.51.100.8:80 192.0.2.11:8080 --method nat --weight 5 --upper 100 --lower 50",
     "destination add tcp:198.51.100.8:80 192.0.2.9 --method tunnel --tunnel gue --tunnel-port 6080 --tunnel-checksum remote",
@@ -25,11 +25,15 @@ const RICH: [&str; 18] = [
     "service add udp:198.51.100.8:53 --scheduler rr --one-packet",
     "destination add udp:198.51.100.8:53 192.0.2.9:53 --method tunnel --tunnel gre --tunnel-checksum full",
     "service add sctp:198.51.100.8:132 --scheduler none",
-    "service add mark:4294967295 --scheduler wrr",
+    "service add mark:4294967295 --scheduler wrr --announce toa",
     "destination add mark:4294967295 192.0.2.9:8080",
     "service add mark:7:ipv6 --persistence=90",
+    "service add mark:8 --mss auto",
     "mark add 7 --protocol udp --from 203.0.113.0/24 --to 198.51.100.8/32 --from-ports 1024-65535 --to-ports 53",
     "mark add 4294967295",
+    "local-address add 192.0.2.32/29",
+    "local-address add 2001:db8:2::33 --service udp:[2001:db8::8]:5060 --ports 2000-2999",
+    "destination add udp:[2001:db8::8]:5060 2001:db8:2::10 --method fullnat",
     "timeout set --tcp 600 --udp 30",
     "sysctl set net.ipv4.vs.drop_entry 3",
     "sysctl set sync_threshold=5 60",
@@ -72,7 +76,7 @@ fn both_languages_see_the_same_table() {
         .split_once("-A --sctp")
         .map(|(udp, _)| {
             format!(
-                "-A -f -1 -s wrr
+                "-A -f -1 -s wrr --announce toa
 -a -f -1 -r 192.0.2.9:8080 -g -w 1
 -A -t 198.51.100.8:80 -s sh -p 60 -M 255.255.255.0 -b sh-fallback,sh-port
 -a -t 198.51.100.8:80 -r 192.0.2.9:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-remcsum
@@ -81,7 +85,9 @@ fn both_languages_see_the_same_table() {
 {udp}-A --sctp-service 198.51.100.8:132 -s none
 -A -u [2001:db8::8]:5060 -s wlc -p 360 -M 64 --pe sip
 -a -u [2001:db8::8]:5060 -r [2001:db8:2::9]:5060 -m -w 1
+-a -u [2001:db8::8]:5060 -r [2001:db8:2::10]:5060 --fullnat -w 1
 -A -f 7 -6 -s wlc -p 90
+-A -f 8 -s wlc --mss auto
 "
             )
         })
@@ -152,7 +158,7 @@ fn a_full_save_keeps_everything_and_is_restored_whole() {
         "sysctl set net.ipv4.vs.sync_threshold 5 60\n",
         "--set 600 120 30\n",
         " -m -w 5 -x 100 -y 50\n",
-        "-A -f 4294967295 -s wrr\n",
+        "-A -f 4294967295 -s wrr --announce toa\n",
         "--start-daemon backup --mcast-interface e1 --syncid 3 --sync-maxlen 1452 --mcast-group ff02::8848 \
          --mcast-port 8850 --mcast-ttl 3\n",
     ] {
@@ -196,6 +202,35 @@ fn a_full_save_keeps_everything_and_is_restored_whole() {
     assert_eq!(input(&daemon, "-R", &rules).err, "");
     assert_eq!(list(), before);
     daemon.stop();
+}
+
+#[test]
+fn a_full_save_keeps_flags_that_ipvsadm_has_no_name_for() {
+    let daemon = Daemon::start(everything, |_| {});
+    let rules = ["-A -t 198.51.100.8:80 -s mh -b flag-3", "-A -t 198.51.100.8:81 -s sh -b flag-3,sh-port"];
+    do_all(&daemon, &rules);
+    let saved = out(&daemon, "save --full");
+    assert!(saved.contains("-s mh -b flag-3\n") && saved.contains("-s sh -b sh-port,flag-3\n"), "{saved}");
+    // As ipvsadm, which loses it.
+    assert!(out(&daemon, "-S -n").contains("-s sh -b sh-port\n"));
+    assert_eq!(input(&daemon, "restore --json", &saved).out, "{\"result\":\"done\"}\n");
+    assert_eq!(out(&daemon, "save --full"), saved);
+    // What a save that has failed leaves to be restored.
+    let refused = input(&daemon, "restore", "");
+    assert!(refused.status != 0 && refused.err.contains("there is nothing in it"), "{refused:?}");
+    assert_eq!(out(&daemon, "save --full"), saved);
+}
+
+#[test]
+fn an_unsorted_list_has_marks_last() {
+    let daemon = Daemon::start(everything, |_| {});
+    do_all(
+        &daemon,
+        &["-A -t 198.51.100.8:80", "-A -f 3", "-A -u 198.51.100.8:53", "-A -f 4", "-A -t 198.51.100.9:80"],
+    );
+    let listed = out(&daemon, "-L -n --nosort");
+    let kinds: Vec<_> = listed.lines().skip(3).map(|line| line.starts_with("FWM")).collect();
+    assert_eq!(kinds, [false, false, false, true, true], "{listed}");
 }
 
 #[test]
@@ -292,7 +327,7 @@ fn mistakes_are_explained() {
         (
             "destination add tcp:198.51.100.8:80 192.0.2.8:81",
             2,
-            "only --method nat leads to another port than the service's, 80",
+            "only --method nat and fullnat lead to another port than the service's, 80",
         ),
         (
             "destination add tcp:198.51.100.8:80 2001:db8::9",
@@ -320,6 +355,8 @@ fn mistakes_are_explained() {
             "a service of port 0, which is every port, needs --persistence",
         ),
         ("service add tcp:198.51.100.8:82 --one-packet", 2, "--one-packet is for UDP services and marks"),
+        ("service add udp:198.51.100.8:82 --announce toa", 2, "--announce is for TCP services and marks"),
+        ("service add udp:198.51.100.8:82 --mss auto", 2, "--mss is for TCP services and marks"),
         ("service add tcp:198.51.100.8:82 --mask 255.0.0.0", 2, "--mask needs --persistence"),
         (
             "service add tcp:198.51.100.8:82 --persistence --mask 24",
@@ -375,27 +412,43 @@ fn what_director_cannot_do_yet_is_refused_in_this_language_too() {
     let daemon = Daemon::start(supported::check, |_| {});
     do_all(&daemon, &["service add tcp:198.51.100.8:80 --scheduler rr", "sysctl set run_estimation 0"]);
     let before = out(&daemon, "save --full");
-    for line in [
-        "sysctl set cache_bypass 1",
-        "daemon start master --interface e1",
-        "service edit tcp:198.51.100.8:80 --persistence --engine sip",
-    ] {
-        let printed = daemon.lbctl(line);
-        assert!(printed.err.starts_with("lbctl: director does not "), "{line}: {printed:?}");
-        assert_eq!(printed.status, 1);
-    }
-    do_all(&daemon, &["sysctl set cache_bypass 0"]);
+    let printed = daemon.lbctl("daemon start master --interface e1");
+    assert_eq!(printed.err, "lbctl: director does not synchronise connections yet\n");
+    assert_eq!(printed.status, 1);
     assert_eq!(out(&daemon, "save --full"), before);
-    let sysctls = json(&daemon, "sysctl list --json");
-    let acting: Vec<_> = sysctls.as_array().unwrap().iter().filter(|s| s["acts"] == true).collect();
-    let names: Vec<_> = acting.iter().map(|s| s["name"].as_str().unwrap()).collect();
-    let expected = supported::SYSCTLS.map(|name| format!("net.ipv4.vs.{name}"));
-    assert_eq!(names, expected);
-    assert!(out(&daemon, "sysctl list --describe").contains("director does not act on it yet"));
     let schedulers = json(&daemon, "scheduler list --json");
     let conhash = schedulers.as_array().unwrap().iter().find(|s| s["name"] == "conhash").unwrap();
     assert_eq!(conhash["flags"], serde_json::json!(["conhash-quic", "conhash-port"]));
     assert!(schedulers.as_array().unwrap().iter().all(|s| s["description"] != ""), "{schedulers}");
+    daemon.stop();
+}
+
+/// Each can be set to something else, is read back so, is saved, and goes back to its default.
+#[test]
+fn every_sysctl_can_be_set_and_read() {
+    let daemon = Daemon::start(supported::check, |_| {});
+    let sysctls = json(&daemon, "sysctl list --json");
+    let sysctls = sysctls.as_array().unwrap();
+    assert_eq!(sysctls.len(), 29);
+    for sysctl in sysctls {
+        let name = sysctl["name"].as_str().unwrap();
+        let other = match sysctl["default"].as_i64() {
+            None => "7 9".to_owned(),
+            Some(0) => "1".to_owned(),
+            // Of sync_ports the next power of two.
+            Some(1) if name.ends_with("sync_ports") => "2".to_owned(),
+            Some(1) => "0".to_owned(),
+            Some(n) => (n + 1).to_string(),
+        };
+        do_all(&daemon, &[&format!("sysctl set {name} {other}")]);
+        let read = out(&daemon, &format!("sysctl get {name}"));
+        assert_eq!(read.trim().replace('\t', " "), other, "{name}");
+        assert!(out(&daemon, "save --full").contains(&format!("sysctl set {name} {other}\n")), "{name}");
+        let acts = supported::acts(name.rsplit_once('.').unwrap().1);
+        assert_eq!(sysctl["acts"].as_bool(), Some(acts), "{name}");
+    }
+    let described = out(&daemon, "sysctl list --describe");
+    assert_eq!(described.matches("; kept, and nothing heeds it").count(), 10);
     daemon.stop();
 }
 
@@ -426,6 +479,7 @@ fn the_json_has_the_documented_keys() {
             client: endpoint,
             virtual_address: endpoint,
             destination: endpoint,
+            local: Some(endpoint),
             engine: Some(EngineData { name: "sip".into(), data: "a@b".into() }),
         }];
     });
@@ -445,7 +499,8 @@ fn the_json_has_the_documented_keys() {
         printed.retain(|key| !key.starts_with("destinations."));
         if command == "save" {
             printed.retain(|key| {
-                ["services", "timeouts", "daemons", "sysctls", "marks"].contains(&key.as_str())
+                ["services", "timeouts", "daemons", "sysctls", "marks", "local_addresses"]
+                    .contains(&key.as_str())
             });
         }
         assert_eq!(printed, described, "{command}");
@@ -463,6 +518,7 @@ fn connections_are_chosen_by_what_they_are() {
             client: client.parse().unwrap(),
             virtual_address: "198.51.100.8:80".parse().unwrap(),
             destination: server.parse().unwrap(),
+            local: None,
             engine: None,
         };
         memory.connections = vec![
@@ -483,8 +539,8 @@ fn connections_are_chosen_by_what_they_are() {
     }
     assert_eq!(
         out(&daemon, "connection list --state fin_wait"),
-        "PROTOCOL  STATE     EXPIRES  CLIENT              VIRTUAL          DESTINATION    ENGINE\n\
-         tcp       FIN_WAIT    900 s  203.0.113.10:40001  198.51.100.8:80  192.0.2.10:80\n"
+        "PROTOCOL  STATE     EXPIRES  CLIENT              VIRTUAL          LOCAL  DESTINATION    ENGINE\n\
+         tcp       FIN_WAIT    900 s  203.0.113.10:40001  198.51.100.8:80  -      192.0.2.10:80\n"
     );
     daemon.stop();
 }
@@ -564,5 +620,134 @@ fn marking_rules_are_kept_in_order_and_named_by_all_they_say() {
     );
     do_all(&daemon, &["mark clear"]);
     assert_eq!(json(&daemon, "mark list --json"), json!([]));
+    daemon.stop();
+}
+
+#[test]
+fn how_clients_are_announced_is_said_and_shown_in_both_languages() {
+    let daemon = Daemon::start(supported::check, |_| {});
+    let shown = || out(&daemon, "-Ln").lines().nth(3).unwrap().to_owned();
+    do_all(&daemon, &["service add tcp:198.51.100.8:80 --announce proxy-v2"]);
+    assert_eq!(shown(), "TCP  198.51.100.8:80 wlc announce proxy-v2");
+    assert_eq!(out(&daemon, "-S -n"), "-A -t 198.51.100.8:80 -s wlc --announce proxy-v2\n");
+    assert!(out(&daemon, "service list").contains("announce proxy-v2 "));
+    let announce = || json(&daemon, "service show tcp:198.51.100.8:80 --json")["announce"].clone();
+    assert_eq!(announce(), "proxy_v2");
+    for (line, expected) in [
+        ("-E -t 198.51.100.8:80 --announce toa", json!("toa")),
+        ("service edit tcp:198.51.100.8:80 --scheduler rr", json!("toa")),
+        ("service edit tcp:198.51.100.8:80 --announce proxy-v1", json!("proxy_v1")),
+        ("service edit tcp:198.51.100.8:80 --no-announce", json!(null)),
+        ("-E -t 198.51.100.8:80 --announce proxy-v1", json!("proxy_v1")),
+        ("-E -t 198.51.100.8:80", json!(null)),
+        ("service edit tcp:198.51.100.8:80 --announce toa", json!("toa")),
+    ] {
+        do_all(&daemon, &[line]);
+        assert_eq!(announce(), expected, "{line}");
+    }
+    for (line, status, says) in [
+        ("-A -u 198.51.100.8:53 --announce toa", 2, "Clients are announced for TCP virtual services only"),
+        ("-A -t 198.51.100.8:81 --announce proxy", 2, "illegal announce specified"),
+        ("-A -t 198.51.100.8:81 --announce toa --announce toa", 2, "multiple 'announce' options specified"),
+        (
+            "-D -t 198.51.100.8:80 --announce toa",
+            2,
+            "Illegal 'announce' option with the 'delete-service' command",
+        ),
+    ] {
+        let printed = daemon.lbctl(line);
+        assert!(printed.status == status && printed.err.contains(says), "{line}: {printed:?}");
+    }
+    for save in ["save --full", "save --json"] {
+        let saved = out(&daemon, save);
+        do_all(&daemon, &["service clear"]);
+        assert_eq!(input(&daemon, "restore", &saved).status, 0);
+        assert_eq!((announce(), out(&daemon, save)), (json!("toa"), saved));
+    }
+    daemon.stop();
+}
+
+#[test]
+fn a_maximum_segment_size_is_said_and_shown_in_both_languages() {
+    let daemon = Daemon::start(everything, |_| {});
+    do_all(&daemon, &["service add tcp:198.51.100.8:80 --mss 1400"]);
+    assert_eq!(out(&daemon, "-Ln").lines().nth(3), Some("TCP  198.51.100.8:80 wlc mss 1400"));
+    assert_eq!(out(&daemon, "-S -n"), "-A -t 198.51.100.8:80 -s wlc --mss 1400\n");
+    assert!(out(&daemon, "service list").contains(" mss 1400 "));
+    let mss = || json(&daemon, "service show tcp:198.51.100.8:80 --json")["mss"].clone();
+    assert_eq!(mss(), 1400);
+    for (line, expected) in [
+        ("-E -t 198.51.100.8:80 --mss auto", json!("auto")),
+        ("service edit tcp:198.51.100.8:80 --scheduler rr", json!("auto")),
+        ("service edit tcp:198.51.100.8:80 --mss 1200", json!(1200)),
+        ("service edit tcp:198.51.100.8:80 --no-mss", json!(null)),
+        ("-E -t 198.51.100.8:80 --mss 1300", json!(1300)),
+        ("-E -t 198.51.100.8:80", json!(null)),
+        ("service edit tcp:198.51.100.8:80 --mss auto", json!("auto")),
+    ] {
+        do_all(&daemon, &[line]);
+        assert_eq!(mss(), expected, "{line}");
+    }
+    for (line, says) in [
+        ("-A -u 198.51.100.8:53 --mss 1400", "A maximum segment size is only for TCP virtual services"),
+        ("-A -t 198.51.100.8:81 --mss 87", "illegal mss specified"),
+        ("service add tcp:198.51.100.8:81 --mss 87", "a maximum segment size is 88 to 65495 bytes, or auto"),
+        ("-A -t 198.51.100.8:81 --mss auto --mss auto", "multiple 'mss' options specified"),
+        ("-D -t 198.51.100.8:80 --mss auto", "Illegal 'mss' option with the 'delete-service' command"),
+    ] {
+        let printed = daemon.lbctl(line);
+        assert!(printed.status == 2 && printed.err.contains(says), "{line}: {printed:?}");
+    }
+    for save in ["save --full", "save --json"] {
+        let saved = out(&daemon, save);
+        do_all(&daemon, &["service clear"]);
+        assert_eq!(input(&daemon, "restore", &saved).status, 0);
+        assert_eq!((mss(), out(&daemon, save)), (json!("auto"), saved));
+    }
+    daemon.stop();
+}
+
+#[test]
+fn local_addresses_are_kept_and_named_by_all_that_was_said_of_them() {
+    let daemon = Daemon::start(everything, |_| {});
+    do_all(
+        &daemon,
+        &[
+            "service add tcp:198.51.100.8:80",
+            "destination add tcp:198.51.100.8:80 192.0.2.9:8080 --method fullnat",
+            "local-address add 192.0.2.32/30",
+            "laddr add 192.0.2.40 --service tcp:198.51.100.8:80 --ports 2000-2999",
+        ],
+    );
+    assert_eq!(
+        out(&daemon, "local-address list"),
+        "LOCAL ADDRESSES  PORTS      SERVICE              DIRECTOR'S PORT\n\
+         192.0.2.32/30    -          -                    -\n\
+         192.0.2.40/32    2000-2999  tcp:198.51.100.8:80  -\n"
+    );
+    assert_eq!(
+        json(&daemon, "local-address list --json")[1],
+        json!({"addresses": "192.0.2.40/32", "ports": "2000-2999", "service": "tcp:198.51.100.8:80", "port": null})
+    );
+    assert!(out(&daemon, "-Ln").contains("  -> 192.0.2.9:8080               FullNat 1      0          0"));
+    assert!(out(&daemon, "save").contains("-r 192.0.2.9:8080 --fullnat -w 1\n"));
+    assert!(out(&daemon, "destination list").contains("192.0.2.9:8080  fullnat "));
+    for (line, code) in [
+        ("local-address add 192.0.2.32/30 --json", "local_address_exists"),
+        ("local-address delete 192.0.2.40 --json", "no_such_local_address"),
+        ("local-address add 192.0.2.40 --port nowhere --json", "no_such_port"),
+        ("local-address add 192.0.0.0/16 --json", "bad_local_address"),
+    ] {
+        let error: Value = serde_json::from_str(&daemon.lbctl(line).err).unwrap();
+        assert_eq!(error["error"]["code"].as_str(), Some(code), "{line}");
+    }
+    let saved = out(&daemon, "save --full");
+    assert!(
+        saved.contains("local-address add 192.0.2.40/32 --service tcp:198.51.100.8:80 --ports 2000-2999\n")
+    );
+    do_all(&daemon, &["local-address delete 192.0.2.32/30", "local-address clear", "service clear"]);
+    assert_eq!(json(&daemon, "local-address list --json"), json!([]));
+    input(&daemon, "restore", &saved);
+    assert_eq!(out(&daemon, "save --full"), saved);
     daemon.stop();
 }

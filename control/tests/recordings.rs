@@ -119,6 +119,7 @@ fn put_numbers(reply: &mut Reply, expected: &str) {
                         control::model::VirtualService::Address { address, port, .. } => {
                             SocketAddr::new(address, port).to_string()
                         }
+                        control::model::VirtualService::Range(range) => range.to_string(),
                     };
                     let protocol = line.split_whitespace().next().unwrap();
                     let key = match protocol {
@@ -173,6 +174,7 @@ fn matches_line(service: &control::model::VirtualService, line: &str) -> bool {
         control::model::VirtualService::Address { protocol: p, address, port } => {
             protocol == p.to_string() && recorded_endpoint(name) == SocketAddr::new(address, port)
         }
+        control::model::VirtualService::Range(range) => name == range.to_string(),
     }
 }
 
@@ -216,6 +218,7 @@ fn connection(line: &str) -> Option<ConnectionRow> {
         client: recorded_endpoint(words[3]),
         virtual_address: recorded_endpoint(words[4]),
         destination: recorded_endpoint(words[5]),
+        local: None,
         engine,
     })
 }

@@ -35,8 +35,21 @@ drops! {
     BadHeader = "bad_header",
     /// The IPv4 header's checksum is wrong.
     BadChecksum = "bad_checksum",
-    /// A fragment of a packet for a virtual service.
-    Fragment = "fragment",
+    /// An ICMP error about a balanced packet whose own checksum is wrong.
+    BadIcmpChecksum = "bad_icmp_checksum",
+    /// An ICMP error about a tunnel's packet that told how long packets to the real server may be, and whose client lets its own be
+    /// fragmented and need not know.
+    PathMtu = "path_mtu",
+    /// An ICMP error about a tunnel's packet, of whose like its client has been told often enough or may not be told.
+    ErrorRate = "error_rate",
+    /// A fragment that has less than all of its datagram's transport header and is the first one, or some of it and is another one.
+    FragmentTiny = "fragment_tiny",
+    /// A fragment that overlaps another one of its datagram or goes beyond the datagram's end, or comes after such a one.
+    FragmentOverlap = "fragment_overlap",
+    /// Waited for the first fragment of its datagram, in vain.
+    FragmentTimeout = "fragment_timeout",
+    /// As many fragments wait for the first ones of their datagrams, or for that of its own, as may.
+    FragmentQueueFull = "fragment_queue_full",
     /// A new connection from an address that nobody can have (RFC 1122 §3.2.1.3).
     MartianSource = "martian_source",
     /// The time to live has run out here.
@@ -45,12 +58,24 @@ drops! {
     Overload = "overload",
     /// The service has no destination that takes a new connection, and the client has been told of that often enough.
     NoDestination = "no_destination",
+    /// A packet of a server by NAT that belongs to no connection, while servers are told so (nat_icmp_send), and this one has been told often
+    /// enough or may not be told.
+    NoConnection = "no_connection",
+    /// For a service with the persistence engine sip, and no SIP message with a Call-ID.
+    NoCallId = "no_call_id",
     /// The connection's destination has been deleted.
     DestinationGone = "destination_gone",
     /// No room in the buckets where the connection would have to be found.
     TableFull = "table_full",
     /// All connection entries are in use.
     NoFreeEntry = "no_free_entry",
+    /// A new connection by FULLNAT, and its server's service or port has no local address of the server's family.
+    NoLocalAddress = "no_local_address",
+    /// A new connection by FULLNAT, and every local port that was tried is in use towards its server.
+    NoLocalPort = "no_local_port",
+    /// For a real server on this host, and Linux would not believe it: by NAT to a loopback address, or by FULLNAT, from an address of
+    /// its own.
+    LocalMartian = "local_martian",
     /// No route leads to the packet's next stop.
     NoRoute = "no_route",
     /// None of our addresses can be the source of the tunnel's outer packets.
@@ -61,6 +86,8 @@ drops! {
     NeighbourQueueFull = "neighbour_queue_full",
     /// A packet all of which a new checksum covers (SCTP's, a tunnel's) and that does not lie in one buffer.
     Scattered = "scattered",
+    /// It has no counterpart in the other family of IP, in which the other side of its connection is.
+    Untranslatable = "untranslatable",
     /// No buffer for a fragment.
     NoBuffer = "no_buffer",
     /// No room in front of the packet for a tunnel's headers.
@@ -95,6 +122,7 @@ struct Cells {
     to_kernel: AtomicU64,
     unreachable: AtomicU64,
     fragmentation_needed: AtomicU64,
+    time_exceeded: AtomicU64,
     fragments: AtomicU64,
     from_kernel: AtomicU64,
     from_kernel_dropped: AtomicU64,
@@ -110,6 +138,7 @@ impl Default for WorkerCounters {
             to_kernel: cell(),
             unreachable: cell(),
             fragmentation_needed: cell(),
+            time_exceeded: cell(),
             fragments: cell(),
             from_kernel: cell(),
             from_kernel_dropped: cell(),
@@ -148,6 +177,10 @@ impl WorkerCounters {
         add(&self.0.fragmentation_needed, 1);
     }
 
+    pub(crate) fn time_exceeded(&self) {
+        add(&self.0.time_exceeded, 1);
+    }
+
     /// A packet has become so many.
     pub(crate) fn fragmented(&self, pieces: usize) {
         add(&self.0.fragments, pieces.saturating_sub(1) as u64);
@@ -173,6 +206,7 @@ impl WorkerCounters {
             to_kernel: get(&self.0.to_kernel),
             unreachable: get(&self.0.unreachable),
             fragmentation_needed: get(&self.0.fragmentation_needed),
+            time_exceeded: get(&self.0.time_exceeded),
             fragments: get(&self.0.fragments),
             from_kernel: get(&self.0.from_kernel),
             from_kernel_dropped: get(&self.0.from_kernel_dropped),
@@ -182,7 +216,7 @@ impl WorkerCounters {
 }
 
 /// A worker's counters at one moment, in frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// Taken from the ports.
     pub received: u64,
@@ -193,9 +227,11 @@ pub struct Totals {
     /// Turned into an ICMP error that tells the client that nobody takes its connection. These go on as any packet does, and
     /// are among `forwarded` once they are sent.
     pub unreachable: u64,
-    /// Turned into an ICMP error that tells the client how long a packet may be; likewise.
+    /// Turned into an ICMP error that tells its sender how long a packet may be; likewise.
     pub fragmentation_needed: u64,
-    /// Made in addition: fragments of packets that a tunnel made too long, less one of each packet.
+    /// Turned into an ICMP error that tells its sender that its time to live has run out; likewise.
+    pub time_exceeded: u64,
+    /// Made in addition: fragments of packets that were too long for their way, less one of each packet.
     pub fragments: u64,
     /// Taken from Linux and sent. These are not among `received`.
     pub from_kernel: u64,

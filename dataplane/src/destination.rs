@@ -158,6 +158,16 @@ impl Tally {
         add(&self.in_bytes, bytes.into());
     }
 
+    /// More of a packet from a client that has been counted: its first fragment was.
+    pub(crate) fn count_more_in(&self, bytes: impl Into<u64>) {
+        add(&self.in_bytes, bytes.into());
+    }
+
+    /// More of a packet from the server that has been counted.
+    pub(crate) fn count_more_out(&self, bytes: impl Into<u64>) {
+        add(&self.out_bytes, bytes.into());
+    }
+
     /// A packet from the server.
     #[inline]
     pub(crate) fn count_out(&self, bytes: impl Into<u64>) {
@@ -188,16 +198,22 @@ pub struct Destinations {
 }
 
 impl Destinations {
-    /// Room for destinations number 0 to `limit - 1` and `workers` workers.
+    /// Room for destinations number 0 to `limit - 1`, and [nobody](Destinations::nobody), and `workers` workers.
     pub fn new(limit: usize, workers: usize) -> io::Result<Self> {
-        let of_worker = |_| Region::new(limit).map(|cells| Arc::new(Tallies(cells)));
+        let cells = limit + 1;
+        let of_worker = |_| Region::new(cells).map(|cells| Arc::new(Tallies(cells)));
         let tallies = (0..workers).map(of_worker).collect::<io::Result<_>>()?;
-        Ok(Self { loads: Region::new(limit)?, tallies })
+        Ok(Self { loads: Region::new(cells)?, tallies })
     }
 
     /// How many destinations there is room for.
     pub fn limit(&self) -> usize {
-        self.loads.len()
+        self.nobody() as usize
+    }
+
+    /// The number for what goes past all destinations.
+    pub fn nobody(&self) -> u32 {
+        self.loads.len() as u32 - 1
     }
 
     /// The connections on a destination.

@@ -4,11 +4,14 @@
 //! `rx → parse → conn (look up) → [service → schedule → conn (insert)] → forward → tx`.
 //! The crate knows packets and never a NIC: a frame and a wire reach it through the traits of [`wire`].
 
+pub mod clamp;
 pub mod conn;
 pub mod counters;
 pub mod destination;
 mod egress;
 pub mod forward;
+pub mod fragments;
+pub mod locals;
 pub mod mark;
 pub mod memory;
 pub mod network;

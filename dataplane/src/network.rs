@@ -88,6 +88,34 @@ pub struct NextHop {
     pub gateway: Option<IpAddr>,
 }
 
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Out by a port.
+    Out(NextHop),
+    /// To this host itself: the addresses are Linux's own.
+    Local,
+    /// By no port of this director: another interface of Linux, a blackhole.
+    Elsewhere,
+}
+
+impl Way {
+    /// The next hop, where there is one.
+    #[inline]
+    pub fn hop(self) -> Option<NextHop> {
+        match self {
+            Self::Out(hop) => Some(hop),
+            Self::Local | Self::Elsewhere => None,
+        }
+    }
+}
+
+impl From<Option<NextHop>> for Way {
+    fn from(hop: Option<NextHop>) -> Self {
+        hop.map_or(Self::Elsewhere, Self::Out)
+    }
+}
+
 /// A neighbour that can be sent to: the port to send from, and the frame header in front of every packet for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Adjacency {
@@ -137,7 +165,7 @@ pub struct AdjacencyId(pub u32);
 /// Why a packet has no adjacency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreachable {
-    /// No route leads to the destination from a port of this director.
+    /// No route leads to the destination from a port of this director: there is none, it leads away, or to [Linux](Way::Local).
     NoRoute,
     /// The route is known and the neighbour on it is not (yet) resolved.
     Unresolved {
@@ -153,8 +181,8 @@ pub enum Unreachable {
 pub struct Network {
     /// Never 0.
     generation: u32,
-    v4: PrefixMap<Ipv4Net, Option<NextHop>>,
-    v6: PrefixMap<Ipv6Net, Option<NextHop>>,
+    v4: PrefixMap<Ipv4Net, Way>,
+    v6: PrefixMap<Ipv6Net, Way>,
     neighbours: HashMap<(PortId, IpAddr), AdjacencyId>,
     adjacencies: Vec<Option<Adjacency>>,
     sources: Sources,
@@ -189,20 +217,30 @@ impl Network {
 
     /// The longest matching route for `destination`; `None` if there is none, or if it leads away from our ports.
     pub fn route(&self, destination: IpAddr) -> Option<NextHop> {
+        self.way(destination).and_then(Way::hop)
+    }
+
+    /// True for an address of this host: what is for it is Linux's.
+    pub fn is_local(&self, destination: IpAddr) -> bool {
+        self.way(destination) == Some(Way::Local)
+    }
+
+    #[inline]
+    fn way(&self, destination: IpAddr) -> Option<Way> {
         match destination {
-            IpAddr::V4(a) => self.v4.get_lpm(&host_v4(a)).and_then(|(_, hop)| *hop),
-            IpAddr::V6(a) => self.v6.get_lpm(&host_v6(a)).and_then(|(_, hop)| *hop),
+            IpAddr::V4(a) => self.v4.get_lpm(&host_v4(a)).map(|(_, way)| *way),
+            IpAddr::V6(a) => self.v6.get_lpm(&host_v6(a)).map(|(_, way)| *way),
         }
     }
 
     /// The address of this host that a packet of its own to `destination` has as its source, as Linux would choose it.
     /// `None` where no route leads there from our ports, and where there is no address of that family.
     pub fn source(&self, destination: IpAddr) -> Option<IpAddr> {
-        let (prefix, hop) = match destination {
-            IpAddr::V4(a) => self.v4.get_lpm(&host_v4(a)).map(|(prefix, hop)| (IpNet::V4(prefix), *hop))?,
-            IpAddr::V6(a) => self.v6.get_lpm(&host_v6(a)).map(|(prefix, hop)| (IpNet::V6(prefix), *hop))?,
+        let (prefix, way) = match destination {
+            IpAddr::V4(a) => self.v4.get_lpm(&host_v4(a)).map(|(prefix, way)| (IpNet::V4(prefix), *way))?,
+            IpAddr::V6(a) => self.v6.get_lpm(&host_v6(a)).map(|(prefix, way)| (IpNet::V6(prefix), *way))?,
         };
-        self.sources.choose(prefix, hop?, destination)
+        self.sources.choose(prefix, way.hop()?, destination)
     }
 
     /// Says which [`Network::source`] there is to choose from.
@@ -211,6 +249,7 @@ impl Network {
     }
 
     /// Route, then neighbour: the adjacency for packets to `destination`.
+    #[inline]
     pub fn resolve(&self, destination: IpAddr) -> Result<AdjacencyId, Unreachable> {
         let hop = self.route(destination).ok_or(Unreachable::NoRoute)?;
         let neighbour = hop.gateway.unwrap_or(destination);
@@ -220,10 +259,10 @@ impl Network {
         }
     }
 
-    /// Every route: its prefix, and its next hop unless it leads away from our ports. IPv4 first, each by prefix.
-    pub fn routes(&self) -> impl Iterator<Item = (IpNet, Option<NextHop>)> + '_ {
-        let v4 = self.v4.iter().map(|(prefix, hop)| (IpNet::V4(prefix), *hop));
-        v4.chain(self.v6.iter().map(|(prefix, hop)| (IpNet::V6(prefix), *hop)))
+    /// Every route: its prefix, and where it leads. IPv4 first, each by prefix.
+    pub fn routes(&self) -> impl Iterator<Item = (IpNet, Way)> + '_ {
+        let v4 = self.v4.iter().map(|(prefix, way)| (IpNet::V4(prefix), *way));
+        v4.chain(self.v6.iter().map(|(prefix, way)| (IpNet::V6(prefix), *way)))
     }
 
     /// Every neighbour that is or was known, in no particular order: its port and address, and its MAC address unless it
@@ -240,15 +279,15 @@ impl Network {
 
     /// Puts `routes` in the place of all routes there were. Of several for one prefix, the last one given counts.
     ///
-    /// A route without a next hop leaves by no port of this director (another interface of Linux, a blackhole). It
-    /// hides the shorter prefixes around it: what it covers has [no route](Unreachable::NoRoute).
-    pub fn set_routes(&mut self, routes: impl IntoIterator<Item = (IpNet, Option<NextHop>)>) {
+    /// A route that leaves by no port of this director hides the shorter prefixes around it: what it covers has [no
+    /// route](Unreachable::NoRoute).
+    pub fn set_routes<W: Into<Way>>(&mut self, routes: impl IntoIterator<Item = (IpNet, W)>) {
         self.v4.clear();
         self.v6.clear();
-        for (prefix, hop) in routes {
+        for (prefix, way) in routes {
             match prefix {
-                IpNet::V4(p) => drop(self.v4.insert(p.trunc(), hop)),
-                IpNet::V6(p) => drop(self.v6.insert(p.trunc(), hop)),
+                IpNet::V4(p) => drop(self.v4.insert(p.trunc(), way.into())),
+                IpNet::V6(p) => drop(self.v6.insert(p.trunc(), way.into())),
             }
         }
         self.begin_generation();

@@ -2,6 +2,7 @@
 //!
 //! Every length is checked here. It looks at nothing but the frame: whether a flow is anyone's is asked later.
 
+use crate::conn::key::Key;
 use crate::counters::{Drop, Verdict};
 use crate::network::MacAddr;
 use crate::packet::ethernet::{self, Ethernet, ethertype};
@@ -9,15 +10,18 @@ use crate::packet::ipv4::{Ipv4, Malformed};
 use crate::packet::sctp::Sctp;
 use crate::packet::tcp::{Flags, Tcp};
 use crate::packet::udp::Udp;
-use crate::packet::{checksum, protocol, read_u16, read_u32, tcp, udp};
+use crate::packet::{checksum, protocol, read_u16, read_u32, tcp, udp, vlan};
 use crate::wire::Frame;
 
 mod flow6;
+mod fragment;
+mod icmp_error;
 mod packet6;
 
 pub use flow6::{AnyFlow, AnyPacket, Flow6};
-pub use packet6::{Packet6, Parsed6, parse_ipv6};
-pub(crate) use packet6::{is_ipv6, packet_ipv6};
+pub use fragment::{Content, Fragment};
+pub use icmp_error::{IcmpError, Quoted, quoted};
+pub use packet6::Packet6;
 
 /// Who talks to whom, as the packet says it: the key of the connection table. 16 bytes, compared as two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +29,8 @@ pub struct Flow {
     /// Source address in the high half, destination address in the low half.
     addresses: u64,
     /// From the top: source port 16, destination port 16, protocol 8, zero 23, and 1 where this is no packet's flow but the key
-    /// of a persistence template.
+    /// of a persistence template. In that of a range's, the source port is the range's last one, and the 8 bits from bit 8 on are
+    /// the length of its prefix, plus 1.
     ports: u64,
 }
 
@@ -69,6 +74,12 @@ impl Flow {
         (self.ports >> 24) as u8
     }
 
+    /// The same key for a range: the destination is its network and its first port.
+    pub(crate) const fn of_range(self, prefix_length: u8, last_port: u16) -> Self {
+        let range = (last_port as u64) << 48 | (prefix_length as u64 + 1) << 8;
+        Self { ports: self.ports | range, ..self }
+    }
+
     /// The sender: address as a number, port.
     #[inline]
     pub const fn source(self) -> (u32, u16) {
@@ -97,49 +108,71 @@ pub struct Packet {
     reserved: u32,
 }
 
-impl Packet {
-    /// What stands for a frame that is no such packet. Packets have a length.
-    pub(crate) const NONE: Packet = Packet {
-        flow: Flow { addresses: 0, ports: 0 },
-        length: 0,
-        ip_header: 0,
-        flags: Flags(0),
-        reserved: 0,
-    };
+/// A packet of either family: [`Packet`] or [`Packet6`]. The worker's way is written once over both, and compiled for each.
+pub trait IpPacket: Copy {
+    /// Its flow's type.
+    type Flow: Key;
 
-    /// True for any packet, false for [`Packet::NONE`].
+    /// What stands for a frame that is no such packet. Packets have a length.
+    const NONE: Self;
+
+    /// What a frame is that a port with the address `mac` received.
+    fn parse<F: Frame>(frame: &F, mac: MacAddr) -> Parsed<Self>;
+
+    /// The fragment in a frame for which [`IpPacket::parse`] gives [`Parsed::Fragment`]; `None` for any other.
+    fn fragment<F: Frame>(frame: &F) -> Option<Fragment<Self>>;
+
+    /// Who talks to whom.
+    fn flow(&self) -> Self::Flow;
+
+    /// The IP packet's length in bytes.
+    fn length(&self) -> u32;
+
+    /// TCP's control bits, or what stands for them.
+    fn flags(&self) -> Flags;
+
+    /// The same, where the family makes no difference.
+    fn any(&self) -> AnyPacket;
+
+    /// True for any packet, false for [`IpPacket::NONE`].
     #[inline]
-    pub(crate) fn is_some(&self) -> bool {
-        self.length != 0
+    fn is_some(&self) -> bool {
+        self.length() != 0
+    }
+
+    /// Parses a frame: the packet in it, else [`IpPacket::NONE`]. What else may be in it, [`IpPacket::parse`] tells.
+    #[inline]
+    fn in_frame<F: Frame>(frame: &F, mac: MacAddr) -> Self {
+        match Self::parse(frame, mac) {
+            Parsed::Packet(packet) => packet,
+            _ => Self::NONE,
+        }
     }
 }
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parsed {
+pub enum Parsed<P> {
     /// To be looked up.
-    Packet(Packet),
-    /// A fragment to this address: without ports, nothing to look up.
-    Fragment {
-        /// Destination address as a number.
-        destination: u32,
-    },
+    Packet(P),
+    /// A fragment of a packet that may be somebody's: [`IpPacket::fragment`] has more of it.
+    Fragment,
+    /// An ICMP error, which may be about somebody's packet: [`IcmpError::in_frame`] has more of it.
+    Error,
+    /// An IPv6 packet for this port, where one over IPv4 was looked for. What goes to a group, as neighbour discovery does, is
+    /// not for the port.
+    Ipv6,
+    /// A frame with a VLAN tag, for whomever.
+    Tagged,
     /// Not for the balancer.
     Other(Verdict),
 }
 
-const TO_KERNEL: Parsed = Parsed::Other(Verdict::ToKernel);
+impl<P> Parsed<P> {
+    const TO_KERNEL: Self = Self::Other(Verdict::ToKernel);
 
-const fn dropped(reason: Drop) -> Parsed {
-    Parsed::Other(Verdict::Drop(reason))
-}
-
-/// Parses a frame that a port with the address `mac` received and that is not [plain]: the packet in it, else
-/// [`Packet::NONE`]. What else may be in it, [`parse`] tells.
-pub(crate) fn unusual<F: Frame>(frame: &F, mac: MacAddr) -> Packet {
-    match parse(frame, mac) {
-        Parsed::Packet(packet) => packet,
-        _ => Packet::NONE,
+    const fn dropped(reason: Drop) -> Self {
+        Self::Other(Verdict::Drop(reason))
     }
 }
 
@@ -201,37 +234,90 @@ fn transport_header(protocol: u8, bytes: &[u8]) -> Option<(u32, Flags)> {
     }
 }
 
-/// Parses any frame that a port with the address `mac` received.
-pub fn parse<F: Frame>(frame: &F, mac: MacAddr) -> Parsed {
-    let Some(ethernet) = Ethernet::new(frame.data()) else { return dropped(Drop::Truncated) };
-    if ethernet.ethertype() != ethertype::IPV4 || ethernet.destination() != mac {
-        return TO_KERNEL;
+impl Packet {
+    /// The packet of a balanced protocol whose header is `ip`; `payload` is what the frame's first piece holds of it. `None` where
+    /// the transport header is not whole.
+    fn of(ip: Ipv4<'_>, payload: &[u8]) -> Option<Self> {
+        let end = payload.len().min(usize::from(ip.total_length()));
+        let (ports, flags) = transport_header(ip.protocol(), payload.get(ip.header_length()..end)?)?;
+        let (source, destination) = ((ports >> 16) as u16, ports as u16);
+        Some(Self {
+            flow: Flow::new(ip.protocol(), (ip.source(), source), (ip.destination(), destination)),
+            length: ip.total_length(),
+            ip_header: ip.header_length() as u8,
+            flags,
+            reserved: 0,
+        })
     }
-    let ip = match Ipv4::new(ethernet.payload(), frame.len() - ethernet::HEADER) {
-        Ok(ip) => ip,
-        Err(Malformed::Truncated) => return dropped(Drop::Truncated),
-        Err(Malformed::BadHeader) => return dropped(Drop::BadHeader),
-    };
-    if !ip.checksum_is_right() {
-        return dropped(Drop::BadChecksum);
+}
+
+impl IpPacket for Packet {
+    type Flow = Flow;
+
+    const NONE: Self =
+        Self { flow: Flow { addresses: 0, ports: 0 }, length: 0, ip_header: 0, flags: Flags(0), reserved: 0 };
+
+    fn parse<F: Frame>(frame: &F, mac: MacAddr) -> Parsed<Self> {
+        let Some(ethernet) = Ethernet::new(frame.data()) else { return Parsed::dropped(Drop::Truncated) };
+        let kind = ethernet.ethertype();
+        if vlan::is_tag(kind) {
+            return Parsed::Tagged;
+        }
+        if ethernet.destination() != mac {
+            return Parsed::TO_KERNEL;
+        }
+        match kind {
+            ethertype::IPV4 => {}
+            ethertype::IPV6 => return Parsed::Ipv6,
+            _ => return Parsed::TO_KERNEL,
+        }
+        let ip = match Ipv4::new(ethernet.payload(), frame.len() - ethernet::HEADER) {
+            Ok(ip) => ip,
+            Err(Malformed::Truncated) => return Parsed::dropped(Drop::Truncated),
+            Err(Malformed::BadHeader) => return Parsed::dropped(Drop::BadHeader),
+        };
+        if !ip.checksum_is_right() {
+            return Parsed::dropped(Drop::BadChecksum);
+        }
+        let protocol = ip.protocol();
+        if !is_balanced(protocol) {
+            let kind = ethernet.payload().get(ip.header_length());
+            let is_error = protocol == protocol::ICMP && kind.is_some_and(|kind| icmp_error::is_error(*kind));
+            return if is_error && !ip.is_fragment() { Parsed::Error } else { Parsed::TO_KERNEL };
+        }
+        if ip.is_fragment() {
+            return Parsed::Fragment;
+        }
+        Self::of(ip, ethernet.payload()).map_or(Parsed::dropped(Drop::Truncated), Parsed::Packet)
     }
-    let protocol = ip.protocol();
-    if !is_balanced(protocol) {
-        return TO_KERNEL;
+
+    #[cold]
+    fn fragment<F: Frame>(frame: &F) -> Option<Fragment<Self>> {
+        fragment::of_ipv4(frame)
     }
-    if ip.is_fragment() {
-        return Parsed::Fragment { destination: ip.destination() };
+
+    #[inline]
+    fn flow(&self) -> Flow {
+        self.flow
     }
-    let payload = ethernet.payload();
-    let end = payload.len().min(usize::from(ip.total_length()));
-    let transport = &payload[ip.header_length()..end];
-    let Some((ports, flags)) = transport_header(protocol, transport) else { return dropped(Drop::Truncated) };
-    let (source, destination) = ((ports >> 16) as u16, ports as u16);
-    Parsed::Packet(Packet {
-        flow: Flow::new(protocol, (ip.source(), source), (ip.destination(), destination)),
-        length: ip.total_length(),
-        ip_header: ip.header_length() as u8,
-        flags,
-        reserved: 0,
-    })
+
+    #[inline]
+    fn length(&self) -> u32 {
+        self.length.into()
+    }
+
+    #[inline]
+    fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    #[inline]
+    fn any(&self) -> AnyPacket {
+        AnyPacket {
+            flow: self.flow.into(),
+            length: self.length.into(),
+            transport: self.ip_header.into(),
+            flags: self.flags,
+        }
+    }
 }

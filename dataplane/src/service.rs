@@ -6,13 +6,18 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::conn::Method;
+use crate::conn::{Announce, Method};
 use crate::counters::{Drop, Verdict};
 use crate::mark::{Addresses, Rule};
 use crate::network::PortId;
-use crate::packet::protocol;
+use crate::packet::{protocol, sip};
 use crate::parse::AnyFlow;
 use crate::schedule::{Flags, Scheduler, Slots};
+
+mod ranges;
+
+pub use ranges::RangeKey;
+use ranges::Ranges;
 
 /// A real server of one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +58,22 @@ impl Persistence {
     }
 }
 
+/// What finds in a packet what its connections are kept together by (`--pe`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// SIP's Call-ID.
+    Sip,
+}
+
+impl Engine {
+    /// What it finds in a UDP datagram's data.
+    pub(crate) fn data(self, datagram: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::Sip => sip::call_id(datagram),
+        }
+    }
+}
+
 /// A virtual service.
 #[derive(Debug)]
 pub struct Service {
@@ -61,6 +82,8 @@ pub struct Service {
     flags: Flags,
     one_packet: bool,
     persistence: Option<Persistence>,
+    engine: Option<Engine>,
+    announce: Announce,
     slots: Slots,
 }
 
@@ -70,7 +93,8 @@ impl Service {
     pub fn new(mut destinations: Vec<Destination>, scheduler: Arc<dyn Scheduler>) -> Self {
         destinations.sort_by_key(|d| std::cmp::Reverse(d.sequence));
         let slots = scheduler.slots(&destinations);
-        Self { destinations, scheduler, flags: Flags::default(), one_packet: false, persistence: None, slots }
+        let (flags, one_packet, persistence, engine, announce) = Default::default();
+        Self { destinations, scheduler, flags, one_packet, persistence, engine, announce, slots }
     }
 
     /// The same service with these scheduler flags.
@@ -121,6 +145,30 @@ impl Service {
         Self { persistence, ..self }
     }
 
+    /// The same service with a persistence engine or without. It means nothing without persistence.
+    #[must_use]
+    pub fn with_engine(self, engine: Option<Engine>) -> Self {
+        Self { engine, ..self }
+    }
+
+    /// The same service, whose destinations by FULLNAT learn of their clients so.
+    #[must_use]
+    pub fn with_announce(self, announce: Announce) -> Self {
+        Self { announce, ..self }
+    }
+
+    /// How its destinations by FULLNAT learn of their clients.
+    #[inline]
+    pub fn announce(&self) -> Announce {
+        self.announce
+    }
+
+    /// Its persistence engine.
+    #[inline]
+    pub fn engine(&self) -> Option<Engine> {
+        self.engine
+    }
+
     /// Its persistence.
     #[inline]
     pub fn persistence(&self) -> Option<Persistence> {
@@ -166,6 +214,16 @@ pub struct ServiceKey {
     pub address: IpAddr,
     /// Virtual port; 0 for every port.
     pub port: u16,
+}
+
+impl ServiceKey {
+    /// The whole key as one number, for IPv4.
+    #[inline]
+    fn word(&self) -> Option<u64> {
+        let IpAddr::V4(address) = self.address else { return None };
+        let protocol_and_port = u64::from(self.protocol) << 16 | u64::from(self.port);
+        Some(u64::from(u32::from(address)) << 32 | protocol_and_port)
+    }
 }
 
 impl Hash for ServiceKey {
@@ -223,10 +281,19 @@ const UNPRIVILEGED: u16 = 1024;
 pub struct Match<'s> {
     /// The service.
     pub service: &'s Service,
-    /// The service's port; 0 for every port, and for a mark.
+    /// The service's port; 0 for every port, for a mark and for a range.
     pub port: u16,
-    /// The service's mark, where it is for one.
-    pub mark: Option<u32>,
+    /// What else it is for, where not for one address.
+    pub wide: Option<Wide<'s>>,
+}
+
+/// What a service is for that has more than one address, or some of its ports.
+#[derive(Clone, Copy, Debug)]
+pub enum Wide<'s> {
+    /// Packets with this mark.
+    Mark(u32),
+    /// Packets to this range.
+    Range(&'s RangeKey),
 }
 
 impl Match<'_> {
@@ -234,7 +301,8 @@ impl Match<'_> {
     /// service sends what came to another port than its own to that same port.
     pub(crate) fn server_port(&self, destination: &Destination, flow: AnyFlow) -> u16 {
         let (_, port) = flow.destination();
-        let own = self.service.persistence.is_none() || port == self.port;
+        let is_range = matches!(self.wide, Some(Wide::Range(_)));
+        let own = is_range || self.service.persistence.is_none() || port == self.port;
         if own && destination.port != 0 { destination.port } else { port }
     }
 
@@ -249,13 +317,34 @@ impl Match<'_> {
     }
 }
 
+/// Servers by NAT: whose packets are somebody's replies.
+#[derive(Debug, Default)]
+pub struct Masqueraded(HashSet<(u8, IpAddr, u16)>);
+
+impl Masqueraded {
+    /// Of these: protocol (0 for those of a service by mark, which has no protocol), address, port.
+    pub fn new(servers: impl IntoIterator<Item = (u8, IpAddr, u16)>) -> Self {
+        Self(servers.into_iter().collect())
+    }
+
+    /// Whether there is a server at this end of packets of this protocol.
+    pub fn contains(&self, protocol: u8, (address, port): (IpAddr, u16)) -> bool {
+        [protocol, protocol::IP].iter().any(|protocol| self.0.contains(&(*protocol, address, port)))
+    }
+}
+
 /// All services at one moment.
 #[derive(Debug, Default)]
 pub struct Services {
     rules: Vec<Rule>,
     by_mark: HashMap<(Family, u32), Arc<Service>>,
+    /// Over IPv6.
     by_address: HashMap<ServiceKey, Arc<Service>>,
+    /// The same over IPv4, by [`ServiceKey::word`]: every new connection is looked up here, and numbers are soon
+    /// hashed and compared.
+    by_word: HashMap<u64, Arc<Service>>,
     addresses: HashSet<Address>,
+    ranges: Ranges,
 }
 
 impl Services {
@@ -263,7 +352,10 @@ impl Services {
     pub fn new(services: impl IntoIterator<Item = (ServiceKey, Arc<Service>)>) -> Self {
         let by_address: HashMap<_, _> = services.into_iter().collect();
         let addresses = by_address.keys().map(|key| Address(key.address)).collect();
-        Self { by_address, addresses, ..Self::default() }
+        let (of_ipv4, by_address): (HashMap<_, _>, _) =
+            by_address.into_iter().partition(|(key, _)| key.word().is_some());
+        let by_word = of_ipv4.into_iter().filter_map(|(key, service)| Some((key.word()?, service))).collect();
+        Self { by_word, by_address, addresses, ..Self::default() }
     }
 
     /// And of these services by mark, with the rules that give marks. The first rule that takes a packet marks it.
@@ -276,14 +368,36 @@ impl Services {
         Self { rules, by_mark: services.into_iter().collect(), ..self }
     }
 
+    /// And of these services for ranges, whose keys differ.
+    #[must_use]
+    pub fn with_ranges(self, services: impl IntoIterator<Item = (RangeKey, Arc<Service>)>) -> Self {
+        Self { ranges: Ranges::new(services), ..self }
+    }
+
     fn find_by_mark(&self, flow: AnyFlow, port: PortId) -> Option<Match<'_>> {
         let mark = self.rules.iter().find(|rule| rule.takes(flow, port))?.mark;
         let service = self.by_mark.get(&(flow.into(), mark))?;
-        Some(Match { service, port: 0, mark: Some(mark) })
+        Some(Match { service, port: 0, wide: Some(Wide::Mark(mark)) })
+    }
+
+    /// The service for a range that the flow is for, or, where that has more addresses than one, for the flow's address and every port
+    /// ([`Services::find_by_any_port`]).
+    #[cold]
+    fn find_by_range<'s>(
+        &'s self,
+        flow: AnyFlow,
+        on: impl Fn(u16) -> Option<Match<'s>>,
+    ) -> Option<Match<'s>> {
+        let range = self.ranges.find(flow.protocol(), flow.destination());
+        let found = range.map(|(key, service)| Match { service, port: 0, wide: Some(Wide::Range(key)) });
+        match range {
+            Some((key, _)) if key.network.prefix_len() == key.network.max_prefix_len() => found,
+            _ => self.find_by_any_port(flow, on).or(found),
+        }
     }
 
     /// The service that a client's flow, received on the port `in_port`, is for: that of its mark, else that of its address
-    /// and port, else that of its address and every port.
+    /// and port, else that of its address and the fewest ports, up to every port, else that of the smallest network.
     pub fn find(&self, flow: AnyFlow, in_port: PortId) -> Option<Match<'_>> {
         if !self.by_mark.is_empty()
             && let Some(found) = self.find_by_mark(flow, in_port)
@@ -293,11 +407,28 @@ impl Services {
         let (address, port) = flow.destination();
         let on = |port| {
             let key = ServiceKey { protocol: flow.protocol(), address, port };
-            self.by_address.get(&key).map(|service| Match { service, port, mark: None })
+            let service = match key.word() {
+                Some(word) => self.by_word.get(&word),
+                None => self.by_address.get(&key),
+            };
+            service.map(|service| Match { service, port, wide: None })
         };
         if let Some(exact) = on(port) {
             return Some(exact);
         }
+        if self.ranges.is_empty() {
+            return self.find_by_any_port(flow, on);
+        }
+        self.find_by_range(flow, on)
+    }
+
+    /// The service of the flow's address and every port, where `on` finds the address's services by their ports.
+    fn find_by_any_port<'s>(
+        &'s self,
+        flow: AnyFlow,
+        on: impl Fn(u16) -> Option<Match<'s>>,
+    ) -> Option<Match<'s>> {
+        let (address, port) = flow.destination();
         if !self.addresses.contains(&Address(address)) {
             return None;
         }
@@ -318,6 +449,8 @@ impl Services {
                 && rule.destination.contains(address)
                 && self.by_mark.contains_key(&(address.into(), rule.mark))
         };
-        self.addresses.contains(&Address(address)) || self.rules.iter().any(is_marked)
+        self.addresses.contains(&Address(address))
+            || self.ranges.contains(address)
+            || self.rules.iter().any(is_marked)
     }
 }

@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
+use crate::clamp::Clamps;
 use crate::conn::Timeouts;
+use crate::locals::Locals;
 use crate::network::{Network, PortId};
-use crate::service::Services;
+use crate::service::{Masqueraded, Services};
 use crate::sysctl::{Defence, Sysctls};
 use crate::tunnels::Tunnels;
 
@@ -25,6 +27,12 @@ pub struct Snapshot {
     pub services: Arc<Services>,
     /// The ways to destinations behind tunnels.
     pub tunnels: Arc<Tunnels>,
+    /// What connections may announce as their maximum segment size, by destination.
+    pub clamps: Arc<Clamps>,
+    /// The servers by NAT, while their packets that belong to no connection are told so (nat_icmp_send).
+    pub masqueraded: Arc<Masqueraded>,
+    /// The local addresses that destinations by FULLNAT take for their clients'.
+    pub locals: Arc<Locals>,
     /// How long connections may be idle.
     pub timeouts: Timeouts,
     /// IPVS's sysctls.

@@ -39,7 +39,7 @@ pub struct Sysctls {
     pub nat_icmp_send: bool,
     /// Path MTU discovery: the outer header's DF bit, and ICMP "fragmentation needed".
     pub pmtu_disc: bool,
-    /// Rates are estimated.
+    /// Statistics are summed up and rates estimated.
     pub run_estimation: bool,
     /// ICMP packets that belong to no connection are scheduled.
     pub schedule_icmp: bool,

@@ -2,39 +2,51 @@
 //!
 //! No lock, no allocation, no log line and no system call on the packet's way; time is given by the caller.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 
 use crate::conn::entry::Entry;
-use crate::conn::key::Key;
 use crate::conn::table::{Candidate, Found, Hash};
-use crate::conn::{ConnectionTable, Connections, Direction, Method};
+use crate::conn::{ConnectionTable, Connections, Direction, Index, Method};
 use crate::counters::{Verdict, WorkerCounters};
 use crate::destination::{Destinations, Tallies};
 use crate::egress::{self, Egress, Ports};
-use crate::forward::forward;
-use crate::network::{MacAddr, PortId};
+use crate::forward::Forward;
+use crate::fragments::Notes;
+use crate::network::{MacAddr, PortId, Unreachable};
 use crate::packet::ethernet;
 use crate::packet::tcp::Flags;
-use crate::parse::{self, Packet};
+use crate::parse::{self, IpPacket, Packet, Packet6};
 use crate::snapshot::{Resolve, Snapshot, Subscriber};
 use crate::time::Tick;
 use crate::wire::{BURST, Burst, Frame, Wire};
 
 mod admit;
+mod clamp;
 mod errors;
+mod fragments;
+mod fullnat;
+mod icmp;
+mod inside;
+mod local;
+mod long;
 mod persist;
 mod refuse;
 mod sweep;
+mod tell;
 mod tunnel;
-mod v6;
+mod vlans;
 
 use errors::Errors;
+use fragments::Fragments;
+pub use fragments::WAITING as WAITING_FRAGMENTS;
+use fullnat::Draws;
 use sweep::Sweep;
 use tunnel::Identifications;
+pub use vlans::Vlan;
+use vlans::Vlans;
 
 /// A port as one worker has it.
 pub struct Port<W: Wire> {
@@ -63,6 +75,8 @@ pub struct Shared {
     pub table: Arc<ConnectionTable>,
     /// The destinations' counters.
     pub destinations: Arc<Destinations>,
+    /// What became of datagrams whose fragments are still coming.
+    pub fragments: Arc<Notes>,
     /// Neighbours that workers want resolved.
     pub requests: Arc<ArrayQueue<Resolve>>,
 }
@@ -87,8 +101,12 @@ struct Balancer<W: Wire> {
     sweep: Sweep,
     errors: Errors,
     identifications: Identifications,
+    draws: Draws,
+    fragments: Fragments<W::Frame>,
     /// IPv6 frames of the burst that is being balanced.
     ipv6: Burst<W::Frame>,
+    /// What is behind the wires' own ports: those after them are VLANs.
+    vlans: Vlans<W::Frame>,
     /// Packets until the next one that drop_packet drops.
     until_drop: i32,
 }
@@ -118,6 +136,7 @@ impl<W: Wire> Worker<W> {
         let sweep = Sweep::new(number, destinations.workers(), snapshot.current(), now);
         let errors = Errors::new(destinations.workers(), now);
         let identifications = Identifications::new(number, destinations.workers());
+        let draws = Draws::new(table.secret(number));
         let balancer = Balancer {
             macs,
             wires,
@@ -131,10 +150,20 @@ impl<W: Wire> Worker<W> {
             sweep,
             errors,
             identifications,
+            draws,
+            fragments: Fragments::new(shared.fragments.clone()),
             ipv6: Burst::new(),
+            vlans: Vlans::default(),
             until_drop: 0,
         };
         Self { table, balancer }
+    }
+
+    /// The same with these VLANs: ports whose ids follow those of the ports proper.
+    #[must_use]
+    pub fn with_vlans(mut self, vlans: Vec<Vlan<W::Frame>>) -> Self {
+        vlans.into_iter().for_each(|vlan| self.balancer.add_vlan(vlan));
+        self
     }
 
     /// One round: a burst from every port, a share of what has expired, and what Linux sends. Gives the number of frames
@@ -157,17 +186,28 @@ impl<W: Wire> Balancer<W> {
             self.egress.retry(&self.snapshot.current().network, &mut ports, now);
             self.egress.flush(&mut ports);
         }
+        if !self.fragments.is_idle() {
+            self.look_at_fragments(table, now);
+        }
         let mut received = 0;
         for port in 0..self.wires.len() {
             let mut burst = Burst::new();
             self.wires[port].receive(&mut burst);
+            let mut at = PortId(port as u16);
             if !burst.is_empty() {
                 received += burst.len();
-                self.balance(table, PortId(port as u16), &mut burst, now);
+                self.counters.received(burst.len());
+            }
+            while !burst.is_empty() {
+                self.balance(table, at, &mut burst, now);
+                if self.vlans.has_untagged() {
+                    at = self.vlans.take(&mut burst);
+                }
             }
             self.egress.flush(&mut Ports { wires: &mut self.wires, counters: &self.counters });
-            self.send_from_kernel(port);
+            self.send_from_kernel(table, PortId(port as u16), now);
         }
+        self.send_from_kernel_to_vlans(table, now);
         let destinations = &self.destinations;
         self.connections.expire(&self.snapshot.current().timeouts, now, |ended| {
             destinations.closed(ended);
@@ -182,118 +222,198 @@ impl<W: Wire> Balancer<W> {
     /// The whole way of a burst: parse, look up, admit what is new, forward. Each stage goes over the whole burst, so that
     /// the cache misses of its packets are in flight together.
     fn balance(&mut self, table: &ConnectionTable, port: PortId, burst: &mut Burst<W::Frame>, now: Tick) {
-        self.counters.received(burst.len());
         let mac = self.macs[usize::from(port.0)];
-        let mut lookups = ArrayVec::<_, BURST>::new();
+        let mut lookups = Lookups::<Packet>::new();
 
         burst.iter().for_each(Frame::prefetch);
         for frame in burst.iter() {
             match parse::plain(frame, mac) {
-                Some(packet) => lookups.push(Lookup::begin(packet, packet.flow, table)),
+                Some(packet) => lookups.push(Lookup::begin(packet, table)),
                 None => Lookup::begin_unusual(&mut lookups, frame, mac, table),
             }
         }
         for lookup in &mut lookups {
             lookup.candidate = table.candidate(lookup.hash);
         }
-        for (frame, Lookup { packet, candidate, .. }) in burst.drain(..).zip(&lookups) {
-            match self.connection(table, &frame, port, packet, *candidate, now) {
-                Ok((found, entry)) => self.forward(table, (frame, port), packet, found, entry, now),
-                Err(verdict) => self.finish(verdict, port, frame, packet, now),
-            }
-        }
+        self.forward_all(table, port, burst, &lookups, now);
         if !self.ipv6.is_empty() {
             self.balance_ipv6(table, port, now);
         }
     }
 
+    /// The same for the IPv6 frames of a burst, in the order in which they came. There is one stage more: the addresses of an
+    /// IPv6 connection are in a cache line of their own, which is known once the connection's entry is there.
+    #[inline(never)]
+    fn balance_ipv6(&mut self, table: &ConnectionTable, port: PortId, now: Tick) {
+        let mut burst = std::mem::take(&mut self.ipv6);
+        let mac = self.macs[usize::from(port.0)];
+        let mut lookups = Lookups::<Packet6>::new();
+
+        for frame in &burst {
+            lookups.push(Lookup::begin(Packet6::in_frame(frame, mac), table));
+        }
+        for lookup in &mut lookups {
+            lookup.candidate = table.candidate(lookup.hash);
+        }
+        for lookup in &lookups {
+            table.prefetch_extension(lookup.candidate);
+        }
+        self.forward_all(table, port, &mut burst, &lookups, now);
+    }
+
+    /// The last stage, packet by packet: a connection that one opens may be the next one's.
+    #[inline(always)]
+    fn forward_all<P: Forward>(
+        &mut self,
+        table: &ConnectionTable,
+        port: PortId,
+        burst: &mut Burst<W::Frame>,
+        lookups: &Lookups<P>,
+        now: Tick,
+    ) {
+        for (mut frame, Lookup { packet, candidate, .. }) in burst.drain(..).zip(lookups) {
+            match self.connection(table, &mut frame, port, packet, *candidate, now) {
+                Ok((found, entry)) => self.forward(table, (frame, port), packet, found, entry, now),
+                Err(verdict) => self.finish(table, verdict, (frame, port), packet, now),
+            }
+        }
+    }
+
     /// The connection the packet belongs to: one there is, or a new one where it may open one.
     #[inline]
-    fn connection<'t>(
+    fn connection<'t, P: Forward>(
         &mut self,
         table: &'t ConnectionTable,
-        frame: &W::Frame,
+        frame: &mut W::Frame,
         port: PortId,
-        packet: &Packet,
+        packet: &P,
         candidate: Candidate,
         now: Tick,
     ) -> Result<(Found, &'t Entry), Verdict> {
         // A SYN may be that of a new connection, also where there is an old one. What is no packet has no candidate.
-        match table.confirm(candidate, packet.flow) {
-            Some(found) if !packet.flags.any(Flags::SYN) => Ok(found),
+        match table.confirm(candidate, packet.flow()) {
+            Some(found) if !packet.flags().any(Flags::SYN) => Ok(found),
             _ if packet.is_some() => {
-                let found = self.search(table, packet.flow, &packet.into(), (frame.data(), port), now)?;
-                Ok((found, table.entry(found.index)))
+                let found = self.search(table, packet.flow(), &packet.any(), (frame.data(), port), now)?;
+                let entry = table.entry(found.index);
+                if packet.flags().any(Flags::SYN) && !self.snapshot.current().clamps.is_empty() {
+                    self.clamp(table, (frame, port), &packet.any(), (entry, found.direction), now);
+                }
+                Ok((found, entry))
             }
-            _ => Err(self.refuse(frame, self.macs[usize::from(port.0)])),
+            // Of no account: what is no packet is looked at again.
+            _ => Err(Verdict::ToKernel),
         }
     }
 
     /// Counts the packet, moves its connection on, changes what its forwarding method changes, and sends it.
     // A call of its own would cost each packet what it takes to hand all this over.
     #[inline(always)]
-    fn forward(
+    fn forward<P: Forward>(
         &mut self,
         table: &ConnectionTable,
         (mut frame, port): (W::Frame, PortId),
-        packet: &Packet,
+        packet: &P,
         found: Found,
         entry: &Entry,
         now: Tick,
     ) {
         let Found { index, direction } = found;
-        let destination = entry.destination();
-        let tally = self.tallies.of(destination);
-        match direction {
-            Direction::ToServer if tally.is_gone() => {
-                return self.forward_elsewhere(table, (frame, port), packet, index, now);
-            }
-            Direction::ToServer => tally.count_in(packet.length),
-            Direction::ToClient => tally.count_out(packet.length),
+        if !self.account((index, entry), direction, packet, now) {
+            return self.forward_elsewhere(table, (frame, port), packet, index, now);
         }
-        entry.seen(now);
-        let Snapshot { network, timeouts, defence, .. } = self.snapshot.current();
-        if entry.life().may_change(direction, packet.flags)
-            && let Some((from, to)) =
-                self.connections.step(index, direction, packet.flags, (timeouts, defence.secure_tcp), now)
-        {
-            self.destinations.moved(destination, from, to);
+        if entry.method().takes_frames() {
+            return self.forward_frame(table, (frame, port), packet, (entry, direction), now);
         }
-        if entry.method() == Method::Tunnel {
-            return self.forward_by_tunnel(frame, &packet.into(), entry, now);
+        if self.egress.is_long(frame.len()) {
+            return self.forward_long(table, (frame, port), packet, (entry, direction), now);
         }
+        let network = &self.snapshot.current().network;
+        let Some(adjacency) = egress::adjacency(entry, direction, network) else {
+            return self.forward_first(table, (frame, port), packet, (entry, direction), now);
+        };
         let data = frame.data_mut();
-        let sent = match forward(data, packet, entry, direction) {
-            Err(reason) => Err(reason),
-            Ok(to) => match egress::adjacency(entry, direction, network) {
-                Some(adjacency) => {
-                    ethernet::set_addresses(data, adjacency.addresses());
-                    self.egress.queue(frame, adjacency.port())
-                }
-                None => self.egress.resolve(
-                    frame,
-                    Ipv4Addr::from(to).into(),
-                    Some((entry, direction)),
-                    network,
-                    now,
-                ),
-            },
+        let sent = match packet.forward(data, table, entry, direction) {
+            Err(reason) => return self.refuse(frame, (&packet.any(), direction), reason, now),
+            Ok(_) => {
+                ethernet::set_addresses(data, adjacency.addresses());
+                self.egress.queue(frame, adjacency.port())
+            }
         };
         if let Err(reason) = sent {
             self.counters.dropped(reason);
         }
     }
 
-    /// Sends a burst of what Linux has for the port.
-    fn send_from_kernel(&mut self, port: usize) {
-        let Some(from) = self.kernels[port].as_ref().and_then(|kernel| kernel.from.as_ref()) else { return };
-        if from.is_empty() {
-            return;
+    /// Counts a packet of a connection and moves the connection on. False, and nothing done, for one to a destination that has
+    /// been deleted.
+    #[inline(always)]
+    fn account<P: Forward>(
+        &mut self,
+        (index, entry): (Index, &Entry),
+        direction: Direction,
+        packet: &P,
+        now: Tick,
+    ) -> bool {
+        let destination = entry.destination();
+        let tally = self.tallies.of(destination);
+        match direction {
+            Direction::ToServer if tally.is_gone() => return false,
+            Direction::ToServer => tally.count_in(packet.length()),
+            Direction::ToClient => tally.count_out(packet.length()),
         }
-        let mut burst: Burst<W::Frame> = std::iter::from_fn(|| from.pop()).take(BURST).collect();
-        let taken = burst.len();
-        self.wires[port].send(&mut burst);
-        self.counters.sent_for_kernel(taken - burst.len(), burst.len());
+        entry.seen(now);
+        let Snapshot { timeouts, defence, .. } = self.snapshot.current();
+        if entry.life().may_change(direction, packet.flags())
+            && let Some((from, to)) =
+                self.connections.step(index, direction, packet.flags(), (timeouts, defence.secure_tcp), now)
+        {
+            self.destinations.moved(destination, from, to);
+        }
+        true
+    }
+
+    /// The rest of the way for a packet of a connection of which none has gone this way since the network last changed.
+    #[inline(never)]
+    fn forward_first<P: Forward>(
+        &mut self,
+        table: &ConnectionTable,
+        (mut frame, port): (W::Frame, PortId),
+        packet: &P,
+        (entry, direction): (&Entry, Direction),
+        now: Tick,
+    ) {
+        let network = &self.snapshot.current().network;
+        let to = packet.next(table, entry, direction).into();
+        let way = self.egress.way(to, Some(direction), network);
+        if way == Err(Unreachable::NoRoute) && network.is_local(to) && direction == Direction::ToServer {
+            return self.forward_to_linux(table, (frame, port), &packet.any(), entry);
+        }
+        let sent = match packet.forward(frame.data_mut(), table, entry, direction) {
+            Err(reason) => return self.refuse(frame, (&packet.any(), direction), reason, now),
+            Ok(_) => self.egress.send_by(way, frame, to, Some((entry, direction)), network, now),
+        };
+        if let Err(reason) = sent {
+            self.counters.dropped(reason);
+        }
+    }
+
+    /// The rest of it for methods that take more than the frame's bytes, or none of them.
+    #[inline(always)]
+    fn forward_frame<P: Forward>(
+        &mut self,
+        table: &ConnectionTable,
+        (frame, port): (W::Frame, PortId),
+        packet: &P,
+        (entry, direction): (&Entry, Direction),
+        now: Tick,
+    ) {
+        match entry.method() {
+            Method::FullNat => self.forward_by_fullnat(table, frame, packet, (entry, direction), now),
+            Method::Tunnel => self.forward_by_tunnel((frame, port), &packet.any(), entry, now),
+            Method::Bypass => self.forward_past(table, frame, &packet.any(), entry, now),
+            _ => self.forward_to_linux(table, (frame, port), &packet.any(), entry),
+        }
     }
 }
 
@@ -305,27 +425,20 @@ struct Lookup<P> {
     candidate: Candidate,
 }
 
-impl<P> Lookup<P> {
-    /// Of a packet of this flow.
+type Lookups<P> = ArrayVec<Lookup<P>, BURST>;
+
+impl<P: IpPacket> Lookup<P> {
     #[inline]
-    fn begin(packet: P, flow: impl Key, table: &ConnectionTable) -> Self {
-        let hash = table.hash(flow);
+    fn begin(packet: P, table: &ConnectionTable) -> Self {
+        let hash = table.hash(packet.flow());
         table.prefetch_bucket(hash);
         Self { packet, hash, candidate: Candidate::NONE }
     }
-}
 
-impl Lookup<Packet> {
     #[cold]
     #[inline(never)]
-    fn begin_unusual<F: Frame>(
-        lookups: &mut ArrayVec<Self, BURST>,
-        frame: &F,
-        mac: MacAddr,
-        table: &ConnectionTable,
-    ) {
-        let packet = parse::unusual(frame, mac);
-        lookups.push(Self::begin(packet, packet.flow, table));
+    fn begin_unusual<F: Frame>(lookups: &mut Lookups<P>, frame: &F, mac: MacAddr, table: &ConnectionTable) {
+        lookups.push(Self::begin(P::in_frame(frame, mac), table));
     }
 }
 

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use crate::counters::Counters;
 use crate::host::Host;
-use crate::list;
 use crate::process::{self, Finished, Process};
-use crate::topology::{Lab, Mode, SERVERS, SERVICE};
+use crate::topology::{self, Lab, Mode, SERVERS, SERVICE};
 use crate::wait_until;
+use crate::{ipv6, list};
 
 /// How long the daemon may take to say that it is ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -122,6 +122,15 @@ impl Director {
         process::run_command(&mut self.lbctl_command(words)?)
     }
 
+    /// `lbctl` with these words, which reads a file.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn lbctl_reading(&self, words: &str, file: &Path) -> Result<String> {
+        let input = fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+        process::run_reading(&mut self.lbctl_command(words)?, input.into())
+    }
+
     /// `lbctl` with these words, and how it ended.
     ///
     /// # Errors
@@ -165,6 +174,16 @@ impl Director {
         })
         .with_context(|| text.clone())?;
         Ok(text)
+    }
+
+    /// The list of statistics once it has all that was counted until now: it shows, as IPVS's does, what was summed up at most
+    /// two seconds ago.
+    ///
+    /// # Errors
+    /// When `lbctl` fails.
+    pub fn statistics(&self) -> Result<String> {
+        std::thread::sleep(Duration::from_millis(3200));
+        self.lbctl("-Ln --stats --exact")
     }
 
     /// The workers' counters.
@@ -321,6 +340,12 @@ impl Configuration {
                 })
             })
             .collect();
+        // In a lab by FULLNAT, those of director's addresses that servers take for their clients'.
+        let own = lab.ports.iter().flat_map(|port| &port.addresses);
+        let local_addresses: Vec<_> = own
+            .filter(|address| [topology::LOCAL, ipv6::LOCAL].iter().any(|local| address.starts_with(local)))
+            .map(|addresses| json!({ "addresses": addresses }))
+            .collect();
         let table = json!({
             "control": { "socket": socket },
             "eal": {
@@ -331,6 +356,7 @@ impl Configuration {
             "workers": { "cores": [last_core()?] },
             // As many buckets as IPVS has unless it is told otherwise, so that lists begin as ipvsadm's do.
             "connections": { "capacity": 65536, "buckets": 4096 },
+            "local_address": local_addresses,
             "port": ports,
         });
         Ok(Self { table, socket, wire })

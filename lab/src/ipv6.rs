@@ -19,6 +19,8 @@ pub const SERVERS: [&str; 2] = ["2001:db8:2::9", "2001:db8:2::a"];
 
 const DIRECTOR_WAN: [&str; 2] = ["2001:db8:64::1/64", "2001:db8:64::8/128"];
 const DIRECTOR_LAN: &str = "2001:db8:2::1/64";
+/// What the servers take for their clients' address by FULLNAT.
+pub const LOCAL: &str = "2001:db8:2::33";
 
 /// Adds it to a lab in which director is not running yet.
 ///
@@ -41,8 +43,11 @@ pub fn add(lab: &mut Lab) -> Result<()> {
         if port.name == "wan" {
             port.addresses.extend(DIRECTOR_WAN);
         }
-        if port.name == "lan" || lab.mode == Mode::Dr {
+        if port.name == "lan" || lab.mode != Mode::Nat {
             port.addresses.push(DIRECTOR_LAN);
+        }
+        if lab.mode == Mode::FullNat {
+            port.addresses.push("2001:db8:2::33/128");
         }
     }
     for (server, address) in lab.servers.iter().zip(SERVERS) {
@@ -55,6 +60,7 @@ fn address_server(server: &Host, address: &str, mode: Mode) -> Result<()> {
     server.enable_ipv6("eth0", &[&format!("{address}/64")])?;
     match mode {
         Mode::Nat => server.ip("-6 route add default via 2001:db8:2::1").map(drop),
+        Mode::FullNat => Ok(()),
         Mode::Dr => {
             server.ip("-6 route add 2001:db8:64::/64 dev eth0")?;
             // Linux answers no solicitation for an address that another interface has: nothing else is to be set.
@@ -66,11 +72,7 @@ fn address_server(server: &Host, address: &str, mode: Mode) -> Result<()> {
 
 /// The words that set up the service, round robin over both servers.
 pub fn rules(mode: Mode) -> Vec<String> {
-    let forward = match mode {
-        Mode::Nat => "-m",
-        Mode::Dr => "-g",
-        Mode::Tun => "-i",
-    };
+    let forward = mode.option();
     let destination = |server| format!("-a -t {SERVICE} -r [{server}]:80 {forward} -w 1");
     let mut rules = vec!["-C".to_owned(), format!("-A -t {SERVICE} -s rr")];
     rules.extend(SERVERS.map(destination));

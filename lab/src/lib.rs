@@ -16,8 +16,8 @@
 //! ```
 //!
 //! The way to read it: [`lifetime`] (what is taken down and when), [`process`] and [`host`] (commands in a namespace),
-//! [`topology`] (who is wired to whom, and why), [`ipv6`] (the same with longer addresses), [`server`] (nginx), [`decapsulate`]
-//! (a tunnel's end at a server), [`director`] (the daemon under test and `lbctl`),
+//! [`topology`] (who is wired to whom, and why), [`ipv6`] (the same with longer addresses), [`router`], [`server`] (nginx), [`decapsulate`]
+//! (a tunnel's end at a server), [`vlan`] (an access port of a switch), [`director`] (the daemon under test and `lbctl`),
 //! [`capture`] and [`steps`] (what was on the wires), [`counters`], [`list`].
 
 pub mod capture;
@@ -29,9 +29,11 @@ pub mod ipv6;
 pub mod lifetime;
 pub mod list;
 pub mod process;
+pub mod router;
 pub mod server;
 pub mod steps;
 pub mod topology;
+pub mod vlan;
 
 pub use capture::{Capture, Frame};
 pub use director::{Director, Wire};

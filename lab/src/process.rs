@@ -32,7 +32,15 @@ pub fn run<I: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = I
 /// # Errors
 /// As [`run`].
 pub fn run_command(command: &mut Command) -> Result<String> {
-    let done = Finished::of(command)?;
+    run_reading(command, Stdio::null())
+}
+
+/// The same for one that reads what it is given.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_reading(command: &mut Command, input: Stdio) -> Result<String> {
+    let done = Finished::reading(command, input)?;
     if done.status.success() {
         return Ok(done.stdout);
     }
@@ -56,7 +64,11 @@ impl Finished {
     /// # Errors
     /// Only when it cannot be started.
     pub fn of(command: &mut Command) -> Result<Self> {
-        let output = command.stdin(Stdio::null()).output();
+        Self::reading(command, Stdio::null())
+    }
+
+    fn reading(command: &mut Command, input: Stdio) -> Result<Self> {
+        let output = command.stdin(input).output();
         let output = output.with_context(|| format!("cannot start `{}`", describe(command)))?;
         Ok(Self {
             status: output.status,

@@ -49,22 +49,14 @@ pub struct Request {
 }
 
 impl Server {
-    /// Starts nginx on ports 80 of every address of `host` and waits until it answers.
+    /// Starts nginx on ports 80 of every address of `host`, and on ports 81 for clients who begin with a header of the PROXY protocol,
+    /// and waits until it answers.
     ///
     /// # Errors
     /// When nginx does not start; its error log is in the error.
     pub(crate) fn start(host: Host, address: &str) -> Result<Self> {
         let directory = host.directory().to_owned();
-        let pages = directory.join("pages");
-        fs::create_dir(&pages).with_context(|| format!("cannot make {}", pages.display()))?;
-        fs::write(pages.join("index.html"), format!("this is {} at {address}\n", host.name()))?;
-        let file = directory.join("nginx.conf");
-        fs::write(&file, configuration(&directory.display().to_string()))?;
-        let nginx = host.spawn(&format!(
-            "nginx -e {0}/error.log -p {0} -c {1}",
-            directory.display(),
-            file.display()
-        ))?;
+        let nginx = nginx(&host, address)?;
         let mut server =
             Self { nginx, tunnels: None, host, address: address.to_owned(), asked: Cell::new(0) };
         server.wait_for_answer().with_context(|| {
@@ -155,8 +147,20 @@ impl Server {
     /// # Errors
     /// When a line of the log is not what the configuration asks for.
     pub fn requests(&self) -> Result<Vec<Request>> {
-        let log =
-            fs::read_to_string(self.host.directory().join("access.log")).context("nginx's access log")?;
+        self.logged("access.log")
+    }
+
+    /// Every request so far at port 81, by the client that a header of the PROXY protocol has named.
+    ///
+    /// # Errors
+    /// As [`Server::requests`].
+    pub fn announced(&self) -> Result<Vec<Request>> {
+        self.logged("announced.log")
+    }
+
+    fn logged(&self, name: &str) -> Result<Vec<Request>> {
+        let log = fs::read_to_string(self.host.directory().join(name))
+            .with_context(|| format!("nginx's {name}"))?;
         // The last line may still be in the writing.
         let whole = log.rfind('\n').map_or("", |end| &log[..end]);
         whole.lines().map(|line| parse(line).with_context(|| format!("nginx logged `{line}`"))).collect()
@@ -199,6 +203,20 @@ impl Server {
     }
 }
 
+/// Starts nginx alone, with the same pages, on a host that is no real server of the lab's: director's.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn nginx(host: &Host, address: &str) -> Result<Process> {
+    let directory = host.directory();
+    let pages = directory.join("pages");
+    fs::create_dir(&pages).with_context(|| format!("cannot make {}", pages.display()))?;
+    fs::write(pages.join("index.html"), format!("this is {} at {address}\n", host.name()))?;
+    let file = directory.join("nginx.conf");
+    fs::write(&file, configuration(&directory.display().to_string()))?;
+    host.spawn(&format!("nginx -e {0}/error.log -p {0} -c {1}", directory.display(), file.display()))
+}
+
 fn configuration(directory: &str) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("    {name}_temp_path {directory}/{name};\n"))
@@ -217,6 +235,7 @@ http {{
     client_header_timeout 300s;
     default_type text/plain;
     log_format lab '$remote_addr $remote_port $status $body_bytes_sent $connection $request_uri $request_completion';
+    log_format announced '$proxy_protocol_addr $proxy_protocol_port $status $body_bytes_sent $connection $request_uri $request_completion';
     server {{
         listen 80 backlog=4096;
         listen [::]:80 backlog=4096;
@@ -230,8 +249,20 @@ http {{
         }}
     }}
     server {{
+        listen 81 proxy_protocol;
+        listen [::]:81 proxy_protocol;
+        access_log {directory}/announced.log announced;
+        root {directory}/pages;
+        location = /upload {{
+            client_max_body_size 100m;
+            client_body_in_file_only on;
+            proxy_pass http://127.0.0.1:8080/thanks;
+        }}
+    }}
+    server {{
         listen 127.0.0.1:8080;
         access_log off;
+        client_max_body_size 100m;
         location / {{ stub_status; }}
         location = /thanks {{ return 204; }}
     }}

@@ -13,6 +13,8 @@
 //!   .100            │                                          └── r2  (VIP on lo)
 //!                director .1, VIP .8 and 192.0.2.1
 //! ```
+//! FULLNAT: wired as DR, and the servers have neither the VIP nor any route to the client: they know director's local address.
+//!
 //! TUN: wired as DR. The servers take the packets out of their tunnels with a program of the lab's own (`decapsulate`), which hands
 //! them to Linux by a TUN device: this works on kernels without tunnels, too.
 //!
@@ -41,10 +43,15 @@ pub const CLIENT: &str = "198.51.100.100";
 /// The real servers' addresses: r1, r2.
 pub const SERVERS: [&str; 2] = ["192.0.2.9", "192.0.2.10"];
 
+/// What the servers take for their clients' address by FULLNAT.
+pub const LOCAL: &str = "192.0.2.33";
+
 /// The link-layer addresses, chosen to be told apart at a glance. The last byte is the last of the IP address.
 const CLIENT_MAC: &str = "02:00:00:00:00:64";
 const WAN_MAC: &str = "02:00:00:00:01:01";
 const LAN_MAC: &str = "02:00:00:00:02:01";
+/// That of a host that was added later.
+const OTHER_MAC: &str = "02:00:00:00:00:fe";
 const SERVER_MACS: [&str; 2] = ["02:00:00:00:00:09", "02:00:00:00:00:0a"];
 
 /// How director forwards in this lab.
@@ -56,6 +63,8 @@ pub enum Mode {
     Dr,
     /// Tunnelling (LVS/TUN, `-i`).
     Tun,
+    /// Translation of both addresses (LVS/FULLNAT, `--fullnat`).
+    FullNat,
 }
 
 impl Mode {
@@ -65,12 +74,13 @@ impl Mode {
             Self::Nat => "-m",
             Self::Dr => "-g",
             Self::Tun => "-i",
+            Self::FullNat => "--fullnat",
         }
     }
 
     /// Whether the servers answer the client past director.
-    pub fn is_one_armed(self) -> bool {
-        self != Self::Nat
+    pub fn answers_go_past(self) -> bool {
+        matches!(self, Self::Dr | Self::Tun)
     }
 }
 
@@ -151,6 +161,16 @@ impl Lab {
         Ok(Self { servers, client, director, switch, mode, ports, lease })
     }
 
+    /// A host more, whose `eth0` is on the wire of one of director's ports, without an address.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn add_host(&self, name: &str, wire: &str) -> Result<Host> {
+        let host = Host::new(&self.lease, name)?;
+        plug(&self.switch, &format!("br-{wire}"), name, &host, "eth0", OTHER_MAC)?;
+        Ok(host)
+    }
+
     /// Where the lab keeps its files.
     pub fn directory(&self) -> &Path {
         self.lease.directory()
@@ -194,6 +214,10 @@ fn ports(mode: Mode) -> Vec<Port> {
             vec![wan, lan]
         }
         Mode::Dr | Mode::Tun => vec![Port { addresses: [wan.addresses, servers].concat(), ..wan }],
+        Mode::FullNat => {
+            let local = vec!["192.0.2.33/32"];
+            vec![Port { addresses: [wan.addresses, servers, local].concat(), ..wan }]
+        }
     }
 }
 
@@ -212,7 +236,7 @@ fn plug(switch: &Host, bridge: &str, port: &str, host: &Host, interface: &str, m
 
 fn address_client(client: &Host, mode: Mode) -> Result<()> {
     client.ip(&format!("address add {CLIENT}/24 dev eth0"))?;
-    if mode.is_one_armed() {
+    if mode.answers_go_past() {
         client.ip("route add 192.0.2.0/24 dev eth0")?;
     }
     Ok(())
@@ -239,6 +263,8 @@ fn address_server(server: &Host, address: &str, mode: Mode) -> Result<()> {
     server.ip(&format!("address add {address}/24 dev eth0"))?;
     match mode {
         Mode::Nat => server.ip("route add default via 192.0.2.1").map(drop),
+        // Director's local address is on the link, and nothing else is asked of it.
+        Mode::FullNat => Ok(()),
         Mode::Dr | Mode::Tun => {
             server.ip("route add 198.51.100.0/24 dev eth0")?;
             // The VIP is everybody's here, so only director may answer ARP requests for it, and a server must not ask with it.

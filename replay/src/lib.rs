@@ -6,11 +6,11 @@
 
 pub mod as_ipvsadm;
 mod conversation;
-mod frames;
+pub mod frames;
 mod listing;
 pub mod recording;
 mod sequences;
-mod stage;
+pub mod stage;
 mod states;
 mod transcript;
 

@@ -29,11 +29,16 @@ pub fn length(lines: &[String]) -> usize {
     1 + whole
 }
 
-/// Makes the list anew that was recorded so. `service` is the one it is about, in ipvsadm's words, and the only one there is.
+/// Makes the list anew that was recorded so. Of connections those are compared whose virtual address `is_of_interest`, as the
+/// list shows it.
 ///
 /// # Errors
 /// Where `ipvsadm` cannot be run.
-pub fn again(stage: &Stage, recorded: &[String], service: &str) -> Result<Vec<String>> {
+pub fn again(
+    stage: &Stage,
+    recorded: &[String],
+    is_of_interest: impl Fn(&str) -> bool,
+) -> Result<Vec<String>> {
     let head: String = recorded.iter().take(3).map(String::as_str).collect();
     if head.starts_with("IPVS connection entries") {
         let words = match () {
@@ -41,7 +46,7 @@ pub fn again(stage: &Stage, recorded: &[String], service: &str) -> Result<Vec<St
             () if recorded.iter().any(|row| has_names(row)) => "-Lc",
             () => "-Lnc",
         };
-        let mine = |row: &str| row.split_whitespace().nth(4).is_some_and(|shown| is_of(shown, service));
+        let mine = |row: &str| row.split_whitespace().nth(4).is_some_and(&is_of_interest);
         return in_time(stage, &recorded.to_vec(), || {
             Ok(in_recorded_order(&print(stage, words)?, recorded, mine))
         });
@@ -150,8 +155,8 @@ fn has_names(row: &str) -> bool {
     ports.any(|port| port.starts_with(|letter: char| letter.is_ascii_alphabetic()))
 }
 
-/// Whether a row's virtual address is of the service. A service on port 0 has every port.
-fn is_of(shown: &str, service: &str) -> bool {
+/// Whether a row's virtual address is of the service, which is given in ipvsadm's words. A service on port 0 has every port.
+pub fn is_of(shown: &str, service: &str) -> bool {
     let Some(name) = service.split_whitespace().nth(1) else { return false };
     let whole = name == shown || service.starts_with("-f");
     whole

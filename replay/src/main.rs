@@ -3,6 +3,7 @@
 //! Under the names ipvsadm, ipvsadm-save and ipvsadm-restore it is these: so a recording's commands reach the throw-away
 //! director. It must not change anything outside a directory of its own.
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +42,12 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> anyhow::Result<bool> {
     let check = if options.take_all { |_: &_| Ok(()) } else { supported::check };
     let parts = replay::replay(&options.file, check)?;
-    print!("{}", replay::recording::diff(&options.file.to_string_lossy(), &parts));
+    let difference = replay::recording::diff(&options.file.to_string_lossy(), &parts);
+    match std::io::stdout().write_all(difference.as_bytes()) {
+        // Who has seen enough reads no further; what is said below holds all the same.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
     let different: Vec<_> = parts.iter().filter(|part| !part.is_alike()).collect();
     for part in &different {
         eprintln!("differs: {part}");

@@ -264,7 +264,9 @@ impl<'a> Play<'a> {
                 let (list, _) = rest.split_at(length);
                 let blank = list.iter().rev().take_while(|line| line.is_empty()).count();
                 let (list, blanks) = list.split_at(length - blank);
-                got.extend(listing::again(self.stage, list, &self.section.service)?);
+                got.extend(listing::again(self.stage, list, |shown| {
+                    listing::is_of(shown, &self.section.service)
+                })?);
                 got.extend_from_slice(blanks);
             } else if let Some((said, words)) = line.strip_prefix("# then ").and_then(|l| l.rsplit_once(": "))
             {

@@ -14,12 +14,14 @@ use control::ipvsadm::run::Session;
 use control::mark::{self, MarkRule};
 use control::model::Change;
 use control::protocol::{Reply, Request};
+use control::refusal::Refusal;
 use control::sysctl::Value;
 use control::workers::{Surroundings, Workers};
 use crossbeam::queue::ArrayQueue;
 use dataplane::conn::ConnectionTable;
-use dataplane::counters::WorkerCounters;
+use dataplane::counters::{Totals, WorkerCounters};
 use dataplane::destination::Destinations;
+use dataplane::fragments::Notes;
 use dataplane::network::{Adjacency, LocalAddress, MacAddr, Network, NextHop, PortId, Sources};
 use dataplane::snapshot::{self, Snapshot};
 use dataplane::time::{TICKS_PER_SECOND, Tick};
@@ -80,6 +82,7 @@ pub struct Stage {
     cable: Cable,
     clock: Rc<Cell<Tick>>,
     start: Instant,
+    counters: Arc<WorkerCounters>,
 }
 
 impl Stage {
@@ -88,11 +91,20 @@ impl Stage {
     /// # Errors
     /// Where there is no memory for its tables.
     pub fn new(check: ChangeCheck) -> Result<Self> {
+        Self::sized(check, CAPACITY)
+    }
+
+    /// The same with room for so many connections.
+    ///
+    /// # Errors
+    /// As [`Stage::new`].
+    pub fn sized(check: ChangeCheck, capacity: u32) -> Result<Self> {
         let clock = Rc::new(Cell::new(Tick::default()));
         let seeds = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];
         let shared = Shared {
-            table: Arc::new(ConnectionTable::with_seeds(BUCKETS, CAPACITY, 1, seeds)?),
+            table: Arc::new(ConnectionTable::with_seeds(BUCKETS, capacity, 1, seeds)?),
             destinations: Arc::new(Destinations::new(DESTINATIONS as usize, 1)?),
+            fragments: Arc::new(Notes::new(1)?),
             requests: Arc::new(ArrayQueue::new(1)),
         };
         let first = Arc::new(Snapshot { network: Arc::new(network()?), ..Snapshot::default() });
@@ -112,15 +124,28 @@ impl Stage {
             }),
             servers: Box::new(|_| {}),
         };
-        let workers = Workers::new(shared, publisher, first, vec![(0, counters)], surroundings);
+        let workers = Workers::new(shared, publisher, first, vec![(0, counters.clone())], surroundings);
         let start = Instant::now();
         let director = Director::with_check(workers, DESTINATIONS, start, check);
-        Ok(Self { director: Rc::new(RefCell::new(director)), worker, cable, clock, start })
+        Ok(Self { director: Rc::new(RefCell::new(director)), worker, cable, clock, start, counters })
     }
 
     /// The control side, for a socket to serve.
     pub fn director(&self) -> Rc<RefCell<Director<Workers>>> {
         self.director.clone()
+    }
+
+    /// Where the frames went that the director was sent.
+    pub fn counters(&self) -> Totals {
+        self.counters.read()
+    }
+
+    /// Has a request done, as the socket does.
+    ///
+    /// # Errors
+    /// Where director refuses.
+    pub fn request(&self, request: &Request) -> Result<Reply, Refusal> {
+        self.director.borrow_mut().handle(request, self.now())
     }
 
     fn now(&self) -> Instant {
@@ -195,8 +220,7 @@ impl Stage {
     /// Where director refuses.
     pub fn sysctl(&self, name: &str, value: i64) -> Result<()> {
         let change = Change::SetSysctl { name: name.to_owned(), value: Value::Number(value) };
-        let answer = self.director.borrow_mut().handle(&Request::Change(change), self.now());
-        answer.map(drop).map_err(anyhow::Error::from)
+        self.request(&Request::Change(change)).map(drop).map_err(anyhow::Error::from)
     }
 }
 
@@ -212,15 +236,13 @@ impl Stage {
             to: Some(to.map_err(anyhow::Error::msg)?),
             ..MarkRule::new(mark)
         };
-        let answer = self.director.borrow_mut().handle(&Request::Change(Change::AddMark(rule)), self.now());
-        answer.map(drop).map_err(anyhow::Error::from)
+        self.request(&Request::Change(Change::AddMark(rule))).map(drop).map_err(anyhow::Error::from)
     }
 }
 
 impl Transport for &Stage {
     fn call(&mut self, request: &Request) -> Result<Reply, CallError> {
-        let answer = self.director.borrow_mut().handle(request, self.now());
-        answer.map_err(|refusal| CallError::Refused((&refusal).into()))
+        Stage::request(self, request).map_err(|refusal| CallError::Refused((&refusal).into()))
     }
 }
 

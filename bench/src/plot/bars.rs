@@ -58,7 +58,9 @@ impl Bars<'_> {
             // The first is the topmost.
             let base = (lines - 1 - place) as f64;
             let bar = [(0.0, base + 0.2), (record.value, base + 0.8)];
-            chart.draw_series([Rectangle::new(bar, colour(record.subject.mode).mix(0.75).filled())])?;
+            // What is only to be compared with is paler.
+            let strength = if is_machines(record) { 0.35 } else { 0.75 };
+            chart.draw_series([Rectangle::new(bar, colour(record.subject.mode).mix(strength).filled())])?;
             let middle = base + 0.5;
             let bar = ErrorBar::new_horizontal(middle, record.min, record.value, record.max, INK.filled(), 7);
             chart.draw_series([bar])?;
@@ -78,6 +80,9 @@ impl Bars<'_> {
     fn name(&self, record: &Record) -> String {
         let subject = &record.subject;
         let mut words = vec![subject.mode.to_owned()];
+        if is_machines(record) {
+            words.push("(the machine alone)".to_owned());
+        }
         let all =
             |text: fn(&Record) -> String| distinct(self.records.iter().map(|record| text(record))).len();
         if all(|record| record.subject.protocol.to_owned()) > 1 {
@@ -91,4 +96,9 @@ impl Bars<'_> {
         }
         words.join(" ")
     }
+}
+
+/// Whether it is of the machine and not of director.
+fn is_machines(record: &Record) -> bool {
+    record.metric.starts_with("machine_")
 }

@@ -2,6 +2,9 @@ use super::*;
 use crate::machine::Machine;
 use crate::report::Subject;
 
+/// In process.
+const MODES: [&str; 7] = ["macswap", "limit", "limit-bare", "dr", "nat-in", "nat-out", "tun"];
+
 fn report() -> Report {
     let machine =
         Machine { cpu: "A <quoted> & processor".to_owned(), tsc_hz: 2_600_000_000, ..Machine::default() };
@@ -16,7 +19,7 @@ fn report() -> Report {
         capacity: 1024,
         scheduler: "rr",
     };
-    for (place, mode) in ["macswap", "limit", "dr", "nat-in", "nat-out"].into_iter().enumerate() {
+    for (place, mode) in MODES.into_iter().enumerate() {
         for protocol in ["tcp", "udp"] {
             for (power, flows) in [1, 1_000, 10_000, 100_000, 1_000_000, 10_000_000].into_iter().enumerate() {
                 for frame_bytes in [60, 1500] {
@@ -37,10 +40,11 @@ fn report() -> Report {
         let subject = subject("newconn", mode, "tcp", 1_000_000, 60);
         report.add(&subject, "cycles_per_connection", "cycles", vec![900.0, 1000.0, 1300.0]);
     }
-    for (mode, rate) in [("testpmd", 11.6e6), ("dr", 9e6), ("nat-in", 8e6)] {
+    for (mode, rate, full) in [("testpmd", 11.6e6, 0.01), ("dr", 9e6, 0.6), ("nat-in", 8e6, 0.7)] {
         for flows in [10_000, 1_000_000] {
             let subject = subject("wire", mode, "udp", flows, 60);
             report.add(&subject, "packets_per_second", "packets/s", vec![rate, rate * 0.9, rate * 1.1]);
+            report.add(&subject, "wire_full", "1", vec![full]);
         }
     }
     let two = |part, mode, flows| Subject { workers: 2, ..subject(part, mode, "udp", flows, 60) };
@@ -51,7 +55,9 @@ fn report() -> Report {
     report.add(&two("wire", "nat-crossed-slices", 1000), "ratio_to_one", "1", vec![1.8, 1.9, 2.0]);
     report.add(&two("wire", "dr-slices", 1000), "packets_per_second", "packets/s", vec![6e6]);
     report.add(&subject("memory", "dr", "udp", 1_000_000, 60), "bytes_per_connection", "bytes", vec![122.0]);
-    report.add(&subject("silence", "publish", "udp", 1000, 60), "longest_silence", "us", vec![4.0, 5.0, 6.0]);
+    let publish = subject("silence", "publish", "udp", 1000, 60);
+    report.add(&publish, "longest_silence", "us", vec![4.0, 5.0, 6.0]);
+    report.add(&publish, "machine_longest_silence", "us", vec![3.0, 4.0, 5.0]);
     report
 }
 
@@ -78,16 +84,20 @@ fn the_plot_is_an_svg_with_every_mode_point_and_bar() {
         "Memory",
         "122",
         "The longest silence",
+        "publish",
+        "publish (the machine alone)",
+        "tun",
+        "here the generator was the limit: it may be more",
     ] {
         assert!(words.contains(&word), "{word} is not in {words:?}");
     }
-    // 5 modes, 4 panels, 6 numbers of flows, and on the wire 3 modes and 2 numbers of flows; an error bar has a circle of
-    // its own, and there are 9 bars.
+    // 4 panels, 6 numbers of flows, and on the wire 3 modes and 2 numbers of flows; an error bar has a circle of its own, and
+    // there are 10 bars. What is hollow is drawn in two circles, as in the legend.
     let count = |name| {
         document.descendants().filter(|node| node.has_tag_name(("http://www.w3.org/2000/svg", name))).count()
     };
-    assert_eq!(count("circle"), 2 * (5 * 4 * 6 + 3 * 2) + 9);
-    assert!(count("polyline") >= 5 * 4, "a line for each mode in each panel");
+    assert_eq!(count("circle"), 2 * (MODES.len() * 4 * 6 + 3 * 2) + 10 + 2 + 2);
+    assert!(count("polyline") >= MODES.len() * 4, "a line for each mode in each panel");
     // Written for whoever looks at it without this program.
     if let Ok(path) = std::env::var("BENCH_PLOT") {
         std::fs::write(path, text).unwrap();
@@ -95,7 +105,26 @@ fn the_plot_is_an_svg_with_every_mode_point_and_bar() {
 }
 
 #[test]
+fn no_legend_lies_over_a_line() {
+    let text = svg(&report()).unwrap().unwrap();
+    let document = roxmltree::Document::parse(&text).unwrap();
+    let number = |node: &roxmltree::Node<'_, '_>, name| node.attribute(name).unwrap().parse::<f64>().unwrap();
+    let named =
+        |name: &'static str| document.descendants().filter(move |node| node.tag_name().name() == name);
+    let legends: Vec<_> =
+        named("text").filter(|node| node.text().is_some_and(|text| text.trim() == "macswap")).collect();
+    assert_eq!(legends.len(), 2, "one for each row of panels of it");
+    for legend in legends {
+        let y = number(&legend, "y");
+        // The hollow circle belongs to the legend.
+        let near = named("circle").filter(|circle| (number(circle, "cy") - y).abs() < 12.0);
+        assert_eq!(near.count(), 0, "a point in the legend's strip at {y}");
+    }
+}
+
+#[test]
 fn a_mode_has_one_colour_everywhere_and_no_other_has_it() {
+    assert!(MODES.iter().all(|mode| colour(mode) != OTHER));
     for (place, (mode, of_mode)) in COLOURS.iter().enumerate() {
         assert_eq!(colour(mode), *of_mode);
         assert_eq!(colour(&format!("{mode}-slices")), *of_mode);

@@ -59,6 +59,8 @@ pub struct Search {
     pub highest: f64,
     /// Whether it came to its end before its deadline.
     pub complete: bool,
+    /// Whether what it found is what the generator's own pauses or speed allow.
+    pub generator_was_limit: bool,
 }
 
 /// How long frames were away, in microseconds.

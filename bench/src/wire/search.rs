@@ -54,6 +54,8 @@ pub struct Searched {
     none_between: Vec<(f64, f64)>,
     /// Searches that were ended by their deadline.
     cut_short: usize,
+    /// Searches that were ended by the generator, which was too slow or did not run.
+    generators: usize,
     /// Quantiles of the time that frames were away, in microseconds.
     p50: Vec<f64>,
     p99: Vec<f64>,
@@ -76,6 +78,7 @@ pub fn search(
     ))?;
     if let Some(found) = answer.search {
         searched.cut_short += usize::from(!found.complete);
+        searched.generators += usize::from(found.generator_was_limit);
         match found.rate {
             Some(rate) => searched.rates.push(rate),
             None => searched.none_between.push((found.lowest, found.highest)),
@@ -96,7 +99,7 @@ pub fn search(
 impl Searched {
     /// Adds the figures, and notes for those that there are not.
     pub fn report(self, subject: &Subject, report: &mut Report) {
-        let Self { rates, none_between, cut_short, p50, p99, p999, untimed } = self;
+        let Self { rates, none_between, cut_short, generators, p50, p99, p999, untimed } = self;
         let searches = rates.len() + none_between.len();
         let Subject { mode, protocol, flows, .. } = subject;
         let about = format!("wire: {mode}, {protocol}, {flows} flows");
@@ -115,6 +118,12 @@ impl Searched {
         }
         if cut_short > 0 {
             report.note(format!("{about}: {cut_short} of {searches} searches ended by their deadline"));
+        }
+        if generators > 0 {
+            report.note(format!(
+                "{about}: {generators} of {searches} searches ended by the generator, which was too slow or did not run: it may \
+                 be more"
+            ));
         }
         if untimed > 0 {
             report.note(format!(
@@ -152,6 +161,7 @@ mod tests {
             rates: vec![4e6, 5e6],
             none_between: vec![(0.25e6, 11e6), (0.125e6, 12e6)],
             cut_short: 1,
+            generators: 3,
             p50: vec![10.0, 12.0],
             untimed: 2,
             ..Searched::default()
@@ -166,10 +176,11 @@ mod tests {
         assert_eq!(found("lowest_rate_with_loss"), Some((187_500.0, 2)));
         assert_eq!(found("latency_p50"), Some((11.0, 2)));
         assert_eq!(found("latency_p99"), None);
-        let table = report.table();
+        let table = report.table().replace("\n   ", "");
         for text in [
             "no rate without loss found between 0.125 and 12.000 M/s in 2 of 4 searches",
             "1 of 4 searches ended by their deadline",
+            "3 of 4 searches ended by the generator",
             "no frame came back to take its latency in 2 of 4 runs",
         ] {
             assert!(table.contains(text), "{text} in\n{table}");

@@ -8,14 +8,19 @@ use std::path::{Path, PathBuf};
 
 use dataplane::conn::ConnectionTable;
 use dataplane::network::{MacAddr, PortId};
+use dataplane::packet::ethernet::ethertype;
+use dataplane::packet::vlan::{MAX_ID, Tags, VlanId};
 use dataplane::schedule::TableSizes;
 use ipnet::IpNet;
 use toml::Spanned;
 
 use super::error::Problem;
-use super::{Account, Config, Connections, Control, Eal, Neighbour, Port, Route, raw};
-use crate::mark::{self, MarkRule, PortRange};
+use super::{Account, Config, Connections, Control, Eal, Neighbour, Port, Route, Vlan, links, raw};
+use crate::local::LocalAddresses;
+use crate::mark::{self, MarkRule};
 use crate::model::Change;
+use crate::model::PortRange;
+use crate::readable::name::ServiceName;
 use crate::suggest::nearest;
 use crate::{supported, sysctl};
 
@@ -32,11 +37,24 @@ const MAX_ENTRIES: i64 = 1 << 31;
 const MAX_SOCKET_PATH: usize = 107;
 /// `IFNAMSIZ` with the terminating zero is 16.
 const MAX_INTERFACE_NAME: usize = 15;
+/// What devices have that are not told otherwise.
+const DEFAULT_MTU: u16 = 1500;
 /// DPDK's `RTE_MAX_ETHPORTS` as distributions build it.
 const MAX_PORTS: usize = 32;
 
+/// More would make every round of a worker longer than it need be.
+const MAX_VLANS: usize = 256;
+
+/// Names of ports and VLANs, each with its interface in Linux.
+type Links<'c> = [(&'c str, Option<&'c str>)];
+
 pub(super) fn check(raw: raw::File, usable_cores: &[usize]) -> Result<Config, Wrong> {
-    let ports = ports(raw.port)?;
+    let mut taken = AllTaken::default();
+    let ports = ports(raw.port, &mut taken)?;
+    let vlans = vlans(raw.vlan, &ports, &mut taken)?;
+    let links: Vec<_> = links(&ports, &vlans).collect();
+    let (marks, local_addresses) = (marks(raw.mark, &links)?, local_addresses(raw.local_address, &links)?);
+    let (routes, neighbours) = (routes(raw.route, &links)?, neighbours(raw.neighbour, &links)?);
     Ok(Config {
         control: control(raw.control)?,
         eal: Eal { arguments: raw.eal.arguments, huge_pages: raw.eal.huge_pages },
@@ -44,10 +62,12 @@ pub(super) fn check(raw: raw::File, usable_cores: &[usize]) -> Result<Config, Wr
         connections: connections(raw.connections)?,
         schedulers: schedulers(raw.schedulers)?,
         sysctls: raw.sysctl.into_iter().map(sysctl).collect::<Result<_, _>>()?,
-        marks: marks(raw.mark, &ports)?,
-        routes: routes(raw.route, &ports)?,
-        neighbours: neighbours(raw.neighbour, &ports)?,
+        marks,
+        local_addresses,
+        routes,
+        neighbours,
         ports,
+        vlans,
     })
 }
 
@@ -146,17 +166,11 @@ fn sysctl(
     taken.map(|()| (known.name, value)).map_err(|refusal| (at, Problem::Sysctl(refusal)))
 }
 
-fn marks(raw: Vec<raw::Mark>, ports: &[Port]) -> Result<Vec<MarkRule>, Wrong> {
+fn marks(raw: Vec<raw::Mark>, links: &Links<'_>) -> Result<Vec<MarkRule>, Wrong> {
     let mut rules = Vec::new();
     for raw in raw {
         let at = Some(raw.mark.span());
-        let in_port = match raw.in_port {
-            Some(name) if ports.iter().all(|port| port.name != *name.get_ref()) => {
-                let nearest = nearest(name.get_ref(), ports.iter().map(|port| port.name.clone()));
-                return Err((Some(name.span()), Problem::UnknownPort { name: name.into_inner(), nearest }));
-            }
-            name => name.map(Spanned::into_inner),
-        };
+        let in_port = port_name(raw.in_port, links)?;
         let rule = MarkRule {
             mark: number("mark", raw.mark, 1, u32::MAX.into())?,
             protocol: read(raw.protocol, mark::protocol)?,
@@ -174,6 +188,39 @@ fn marks(raw: Vec<raw::Mark>, ports: &[Port]) -> Result<Vec<MarkRule>, Wrong> {
         rules.push(rule);
     }
     Ok(rules)
+}
+
+/// The name of a port or a VLAN that there is.
+fn port_name(name: Option<Spanned<String>>, links: &Links<'_>) -> Result<Option<String>, Wrong> {
+    name.map(|name| find(&name, links).map(|_| name.into_inner())).transpose()
+}
+
+/// The number of the port or VLAN of that name.
+fn find(name: &Spanned<String>, links: &Links<'_>) -> Result<usize, Wrong> {
+    links.iter().position(|(known, _)| known == name.get_ref()).ok_or_else(|| {
+        let nearest = nearest(name.get_ref(), links.iter().map(|(known, _)| (*known).to_owned()));
+        (Some(name.span()), Problem::UnknownPort { name: name.get_ref().clone(), nearest })
+    })
+}
+
+fn local_addresses(raw: Vec<raw::LocalAddress>, links: &Links<'_>) -> Result<Vec<LocalAddresses>, Wrong> {
+    let mut all = Vec::new();
+    for raw in raw {
+        let at = Some(raw.addresses.span());
+        let Some(addresses) = read(Some(raw.addresses), mark::network)? else { continue };
+        let local = LocalAddresses {
+            addresses,
+            service: read(raw.service, str::parse::<ServiceName>)?.map(|ServiceName(service)| service),
+            port: port_name(raw.port, links)?,
+            ports: read(raw.ports, str::parse::<PortRange>)?,
+        };
+        if all.contains(&local) {
+            return Err((at, Problem::GivenTwice(format!("local addresses {local}"))));
+        }
+        local.check().map_err(|refusal| (at, Problem::Mark(refusal.to_string())))?;
+        all.push(local);
+    }
+    Ok(all)
 }
 
 fn read<T, E: ToString>(
@@ -200,61 +247,139 @@ fn number<N: TryFrom<i64>>(key: &'static str, raw: Spanned<i64>, min: i64, max: 
     number.ok_or_else(|| (Some(raw.span()), Problem::Range { key, value, min, max }))
 }
 
-fn ports(raw: Vec<raw::Port>) -> Result<Vec<Port>, Wrong> {
+fn ports(raw: Vec<raw::Port>, taken: &mut AllTaken) -> Result<Vec<Port>, Wrong> {
     if raw.is_empty() {
         return Err((None, Problem::NoPort));
     }
     if let Some(extra) = raw.get(MAX_PORTS) {
         return Err((Some(extra.name.span()), Problem::TooManyPorts(MAX_PORTS)));
     }
-    let (mut names, mut devices) = (Taken::of("name"), Taken::of("device"));
-    let (mut interfaces, mut addresses) = (Taken::of("kernel_interface"), Taken::of("address"));
+    let mut devices = Taken::of("device");
     let mut ports = Vec::new();
     for port in raw {
-        let (name_at, device_at) = (port.name.span(), port.device.span());
-        let (name, device) = (port.name.into_inner(), port.device.into_inner());
-        if name.is_empty() {
-            return Err((Some(name_at), Problem::Empty("name")));
-        }
+        let (at, device_at) = (port.name.span(), port.device.span());
+        let name = taken.name(port.name)?;
+        let device = port.device.into_inner();
         if device.is_empty() {
             return Err((Some(device_at), Problem::Empty("device")));
         }
-        names.take(&name, &name, &name_at)?;
         devices.take(&device, &name, &device_at)?;
-        let kernel_interface = match kernel_interface(port.kernel_interface, &name, &name_at)? {
-            Some((interface, at)) => {
-                interfaces.take(&interface, &name, &at)?;
-                Some(interface)
-            }
-            None => None,
-        };
-        if let Some(first) = port.addresses.first()
-            && kernel_interface.is_none()
-        {
-            return Err((Some(first.span()), Problem::AddressesWithoutInterface(name)));
-        }
-        let mut on_interface = Vec::new();
-        for text in port.addresses {
-            let (at, network) = (text.span(), network(text)?);
-            addresses.take(&network.addr().to_string(), &name, &at)?;
-            on_interface.push(network);
-        }
+        let (kernel_interface, addresses) =
+            taken.kernel_side(port.kernel_interface, port.addresses, (&name, &at))?;
         ports.push(Port {
             descriptors: port
                 .descriptors
                 .map(|n| number("descriptors", n, 1, i64::from(u16::MAX)))
                 .transpose()?
                 .and_then(NonZeroU16::new),
-            // RFC 791: every link carries 68 bytes.
-            mtu: port.mtu.map(|n| number("mtu", n, 68, i64::from(u16::MAX))).transpose()?,
+            mtu: port.mtu.map(|n| mtu(n, u16::MAX)).transpose()?,
             promiscuous: port.promiscuous,
             kernel_interface,
-            addresses: on_interface,
+            addresses,
             name,
             device,
         });
     }
     Ok(ports)
+}
+
+fn mtu(raw: Spanned<i64>, most: u16) -> Result<u16, Wrong> {
+    // RFC 791: every link carries 68 bytes.
+    number("mtu", raw, 68, most.into())
+}
+
+fn vlans(raw: Vec<raw::Vlan>, ports: &[Port], taken: &mut AllTaken) -> Result<Vec<Vlan>, Wrong> {
+    if let Some(extra) = raw.get(MAX_VLANS) {
+        return Err((Some(extra.name.span()), Problem::TooManyVlans(MAX_VLANS)));
+    }
+    // A VLAN is on a port, and not on another VLAN.
+    let links: Vec<_> = links(ports, &[]).collect();
+    let mut vlans: Vec<Vlan> = Vec::new();
+    for vlan in raw {
+        let (at, id_at) = (vlan.name.span(), vlan.id.span());
+        let name = taken.name(vlan.name)?;
+        let port = find(&vlan.port, &links)?;
+        let outer = vlan.outer_id.map(|n| number("outer_id", n, 1, MAX_ID.into())).transpose()?;
+        let id: u16 = number("id", vlan.id, 1, MAX_ID.into())?;
+        // Both are such as it takes.
+        let not_an_id = || Problem::Range { key: "id", value: id.into(), min: 1, max: MAX_ID.into() };
+        let id = VlanId::new(outer, id).ok_or_else(|| (Some(id_at.clone()), not_an_id()))?;
+        let port_mtu = ports[port].mtu.unwrap_or(DEFAULT_MTU);
+        let port = PortId(port as u16);
+        if vlans.iter().any(|known| (known.port, known.id) == (port, id)) {
+            return Err((Some(id_at), Problem::GivenTwice(format!("VLAN {id}"))));
+        }
+        let outer_type = match vlan.outer_type {
+            raw::OuterType::ServiceVlan => ethertype::SERVICE_VLAN,
+            raw::OuterType::Vlan => ethertype::VLAN,
+        };
+        let priority = vlan.priority.map_or(Ok(0), |n| number("priority", n, 0, 7))?;
+        let (kernel_interface, addresses) =
+            taken.kernel_side(vlan.kernel_interface, vlan.addresses, (&name, &at))?;
+        vlans.push(Vlan {
+            port,
+            id,
+            tags: Tags::new(id, outer_type, priority),
+            mtu: vlan.mtu.map(|n| mtu(n, port_mtu)).transpose()?,
+            kernel_interface,
+            addresses,
+            name,
+        });
+    }
+    Ok(vlans)
+}
+
+/// What ports and VLANs must each have their own of.
+struct AllTaken {
+    names: Taken,
+    interfaces: Taken,
+    addresses: Taken,
+}
+
+impl Default for AllTaken {
+    fn default() -> Self {
+        let [names, interfaces, addresses] = ["name", "kernel_interface", "address"].map(Taken::of);
+        Self { names, interfaces, addresses }
+    }
+}
+
+impl AllTaken {
+    fn name(&mut self, raw: Spanned<String>) -> Result<String, Wrong> {
+        let (at, name) = (raw.span(), raw.into_inner());
+        if name.is_empty() {
+            return Err((Some(at), Problem::Empty("name")));
+        }
+        self.names.take(&name, &name, &at)?;
+        Ok(name)
+    }
+
+    /// The interface that a port or a VLAN has in Linux, and the addresses on it.
+    fn kernel_side(
+        &mut self,
+        raw: Option<Spanned<raw::KernelInterface>>,
+        addresses: Vec<Spanned<String>>,
+        (name, name_at): (&str, &Range<usize>),
+    ) -> Result<(Option<String>, Vec<IpNet>), Wrong> {
+        let interface = match kernel_interface(raw, name, name_at)? {
+            Some((interface, at)) => {
+                self.interfaces.take(&interface, name, &at)?;
+                Some(interface)
+            }
+            None => None,
+        };
+        if let Some(first) = addresses.first()
+            && interface.is_none()
+        {
+            return Err((Some(first.span()), Problem::AddressesWithoutInterface(name.to_owned())));
+        }
+        let mut on_interface = Vec::new();
+        for text in addresses {
+            let (at, network) = (text.span(), network(text)?);
+            self.addresses.take(&network.addr().to_string(), name, &at)?;
+            on_interface.push(network);
+        }
+        Ok((interface, on_interface))
+    }
 }
 
 /// Values that one port at most may have.
@@ -296,7 +421,7 @@ fn kernel_interface(
     if valid { Ok(Some((name, at))) } else { Err((Some(at), Problem::InterfaceName(name))) }
 }
 
-fn routes(raw: Vec<raw::Route>, ports: &[Port]) -> Result<Vec<Route>, Wrong> {
+fn routes(raw: Vec<raw::Route>, links: &Links<'_>) -> Result<Vec<Route>, Wrong> {
     let mut routes: Vec<Route> = Vec::new();
     for route in raw {
         let (at, given) = (Some(route.to.span()), route.to.get_ref().clone());
@@ -334,12 +459,12 @@ fn routes(raw: Vec<raw::Route>, ports: &[Port]) -> Result<Vec<Route>, Wrong> {
             let source = source.map(|source| format!(" src {source}")).unwrap_or_default();
             format!("ip route add {to}{via} dev {dev}{source}")
         };
-        routes.push(Route { to, via, source, port: fixed_port(route.port, ports, command)? });
+        routes.push(Route { to, via, source, port: fixed_port(route.port, links, command)? });
     }
     Ok(routes)
 }
 
-fn neighbours(raw: Vec<raw::Neighbour>, ports: &[Port]) -> Result<Vec<Neighbour>, Wrong> {
+fn neighbours(raw: Vec<raw::Neighbour>, links: &Links<'_>) -> Result<Vec<Neighbour>, Wrong> {
     let mut neighbours: Vec<Neighbour> = Vec::new();
     for neighbour in raw {
         let at = Some(neighbour.address.span());
@@ -349,7 +474,7 @@ fn neighbours(raw: Vec<raw::Neighbour>, ports: &[Port]) -> Result<Vec<Neighbour>
             _ => return Err((Some(neighbour.mac.span()), Problem::Mac(neighbour.mac.into_inner()))),
         };
         let command = |dev: &str| format!("ip neigh replace {address} lladdr {mac} dev {dev}");
-        let port = fixed_port(neighbour.port, ports, command)?;
+        let port = fixed_port(neighbour.port, links, command)?;
         if neighbours.iter().any(|n| n.address == address && n.port == port) {
             return Err((at, Problem::GivenTwice(format!("neighbour {address}"))));
         }
@@ -361,17 +486,16 @@ fn neighbours(raw: Vec<raw::Neighbour>, ports: &[Port]) -> Result<Vec<Neighbour>
 /// The port of that name, if it has no kernel interface; `command` is what to type in Linux if it has one.
 fn fixed_port(
     name: Spanned<String>,
-    ports: &[Port],
+    links: &Links<'_>,
     command: impl Fn(&str) -> String,
 ) -> Result<PortId, Wrong> {
-    let (at, name) = (Some(name.span()), name.into_inner());
-    let Some((index, port)) = ports.iter().enumerate().find(|(_, p)| p.name == name) else {
-        let nearest = nearest(&name, ports.iter().map(|p| p.name.clone()));
-        return Err((at, Problem::UnknownPort { name, nearest }));
-    };
-    match &port.kernel_interface {
+    let index = find(&name, links)?;
+    match links[index].1 {
         None => Ok(PortId(index as u16)),
-        Some(dev) => Err((at, Problem::LinuxDecides { command: command(dev), port: name })),
+        Some(dev) => {
+            let problem = Problem::LinuxDecides { command: command(dev), port: name.get_ref().clone() };
+            Err((Some(name.span()), problem))
+        }
     }
 }
 

@@ -95,6 +95,8 @@ pub enum Problem {
     NoPort,
     #[error("more than {0} ports; remove some")]
     TooManyPorts(usize),
+    #[error("more than {0} VLANs; remove some")]
+    TooManyVlans(usize),
     #[error("{0} is empty; give it a value")]
     Empty(&'static str),
     #[error("{what} \"{value}\" is already used by port \"{port}\"; each port needs its own")]

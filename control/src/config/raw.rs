@@ -26,7 +26,11 @@ pub(super) struct File {
     #[serde(default)]
     pub mark: Vec<Mark>,
     #[serde(default)]
+    pub local_address: Vec<LocalAddress>,
+    #[serde(default)]
     pub port: Vec<Port>,
+    #[serde(default)]
+    pub vlan: Vec<Vlan>,
     #[serde(default)]
     pub route: Vec<Route>,
     #[serde(default)]
@@ -95,6 +99,31 @@ pub(super) struct Port {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Vlan {
+    pub name: Spanned<String>,
+    pub port: Spanned<String>,
+    pub id: Spanned<i64>,
+    pub outer_id: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub outer_type: OuterType,
+    pub priority: Option<Spanned<i64>>,
+    pub mtu: Option<Spanned<i64>>,
+    pub kernel_interface: Option<Spanned<KernelInterface>>,
+    #[serde(default)]
+    pub addresses: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+pub(super) enum OuterType {
+    #[default]
+    #[serde(rename = "802.1ad")]
+    ServiceVlan,
+    #[serde(rename = "802.1q")]
+    Vlan,
+}
+
+#[derive(Deserialize)]
 #[serde(untagged, expecting = "expected the interface's name in quotes, or false for none")]
 pub(super) enum KernelInterface {
     Wanted(bool),
@@ -116,6 +145,15 @@ pub(super) struct Neighbour {
     pub address: Spanned<String>,
     pub mac: Spanned<String>,
     pub port: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LocalAddress {
+    pub addresses: Spanned<String>,
+    pub service: Option<Spanned<String>>,
+    pub port: Option<Spanned<String>>,
+    pub ports: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

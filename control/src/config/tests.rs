@@ -31,6 +31,7 @@ fn the_least_file_gets_every_default() {
             schedulers: TableSizes::default(),
             sysctls: vec![],
             marks: vec![],
+            local_addresses: vec![],
             ports: vec![Port {
                 name: "wan".into(),
                 device: "0000:3b:00.0".into(),
@@ -40,6 +41,7 @@ fn the_least_file_gets_every_default() {
                 kernel_interface: Some("wan".into()),
                 addresses: vec![],
             }],
+            vlans: vec![],
             routes: vec![],
             neighbours: vec![],
         }
@@ -83,10 +85,28 @@ addresses = ["198.51.100.8/24", "2001:db8::8/64"]
 name = "a port with a long name"
 device = "net_null0"
 kernel_interface = false
+[[vlan]]
+name = "clients"
+port = "wan"
+id = 10
+kernel_interface = "wan10"
+addresses = ["198.51.101.8/24"]
+[[vlan]]
+name = "servers"
+port = "a port with a long name"
+id = 20
+outer_id = 200
+outer_type = "802.1q"
+priority = 5
+mtu = 1496
+kernel_interface = false
 [[route]]
 to = "0.0.0.0/0"
 via = "192.0.2.1"
 port = "a port with a long name"
+[[route]]
+to = "10.0.0.0/8"
+port = "servers"
 [[route]]
 to = "192.0.2.0/24"
 source = "192.0.2.254"
@@ -116,10 +136,26 @@ port = "a port with a long name"
     assert_eq!(wan.addresses, ["198.51.100.8/24".parse().unwrap(), "2001:db8::8/64".parse().unwrap()]);
     assert_eq!(other.kernel_interface, None);
     assert_eq!(config.port("a port with a long name"), Some(PortId(1)));
-    assert_eq!(config.routes.len(), 2);
+    let [clients, servers] = &config.vlans[..] else { panic!("two VLANs") };
+    let id = VlanId::new(None, 10).unwrap();
+    let expected = Vlan {
+        name: "clients".into(),
+        port: PortId(0),
+        id,
+        tags: Tags::new(id, 0x88a8, 0),
+        mtu: None,
+        kernel_interface: Some("wan10".into()),
+        addresses: vec!["198.51.101.8/24".parse().unwrap()],
+    };
+    assert_eq!(clients, &expected);
+    let id = VlanId::new(Some(200), 20).unwrap();
+    assert_eq!((servers.port, servers.id, servers.tags), (PortId(1), id, Tags::new(id, 0x8100, 5)));
+    assert_eq!((servers.mtu, &servers.kernel_interface), (Some(1496), &None));
+    assert_eq!(config.port("servers"), Some(PortId(3)));
+    assert_eq!(config.routes.len(), 3);
     assert_eq!(config.routes[0].via, Some("192.0.2.1".parse().unwrap()));
-    assert_eq!(config.routes[1].port, PortId(1));
-    let sources = [&config.routes[0], &config.routes[1]].map(|route| route.source);
+    assert_eq!([config.routes[1].port, config.routes[2].port], [PortId(3), PortId(1)]);
+    let sources = [&config.routes[0], &config.routes[2]].map(|route| route.source);
     assert_eq!(sources, [None, Some("192.0.2.254".parse().unwrap())]);
     assert_eq!(config.neighbours[0].mac, MacAddr([2, 0, 0, 0, 0, 1]));
 }
@@ -140,6 +176,7 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
     let port = |keys: &str| format!("{LEAST}{keys}\n");
     let fixed = |keys: &str| format!("{LEAST}kernel_interface = false\n{keys}\n");
     let second = |keys: &str| format!("{LEAST}[[port]]\n{keys}\n");
+    let vlan = |keys: &str| format!("{LEAST}[[vlan]]\n{keys}\n");
     let rows = [
         (
             port("[control]\nsokcet = \"/x\""),
@@ -221,8 +258,8 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
             "director.toml:7: net.ipv4.vs.drop_entry cannot be 4: it takes a number from 0 to 3",
         ),
         (
-            port("[sysctl]\n\ncache_bypass = 3"),
-            "director.toml:8: director does not act on net.ipv4.vs.cache_bypass yet (only its default can be set, 0)",
+            port("[sysctl]\n\nsync_version = 3"),
+            "director.toml:8: net.ipv4.vs.sync_version cannot be 3: it takes a number from 0 to 1",
         ),
         (port("[sysctl]\ndrop_entry = true"), "director.toml:7: expected a number, or two in brackets"),
         (
@@ -242,6 +279,47 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
         (
             second("name = \"lan\"\ndevice = \"b\"\nkernel_interface = \"wan\""),
             r#"director.toml:9: kernel_interface "wan" is already used by port "wan""#,
+        ),
+        (vlan("name = \"v\"\nport = \"wan\""), r#"director.toml:6: key "id" is missing"#),
+        (
+            vlan("name = \"wan\"\nport = \"wan\"\nid = 1"),
+            r#"director.toml:7: name "wan" is already used by port "wan"; each port needs its own"#,
+        ),
+        (
+            vlan("name = \"v\"\nport = \"wam\"\nid = 1"),
+            r#"director.toml:8: no port is called "wam"; did you mean "wan"?"#,
+        ),
+        (
+            vlan("name = \"v\"\nport = \"wan\"\nid = 4095"),
+            "director.toml:9: id = 4095 is out of range; give a number from 1 to 4094",
+        ),
+        (
+            vlan("name = \"v\"\nport = \"wan\"\nid = 1\nouter_id = 0"),
+            "director.toml:10: outer_id = 0 is out of range; give a number from 1 to 4094",
+        ),
+        (
+            vlan("name = \"v\"\nport = \"wan\"\nid = 1\nouter_type = \"802.3\""),
+            "director.toml:10: unknown variant `802.3`, expected",
+        ),
+        (
+            vlan("name = \"v\"\nport = \"wan\"\nid = 1\npriority = 8"),
+            "director.toml:10: priority = 8 is out of range; give a number from 0 to 7",
+        ),
+        (
+            vlan("name = \"v\"\nport = \"wan\"\nid = 1\nmtu = 1501"),
+            "director.toml:10: mtu = 1501 is out of range; give a number from 68 to 1500",
+        ),
+        (
+            vlan("name = \"v\"\nport = \"wan\"\nid = 1\n[[vlan]]\nname = \"w\"\nport = \"wan\"\nid = 1"),
+            "director.toml:13: VLAN 1 is given twice",
+        ),
+        (
+            vlan("name = \"v\"\nport = \"wan\"\nid = 1\n[[vlan]]\nname = \"w\"\nport = \"v\"\nid = 2"),
+            r#"director.toml:12: no port is called "v""#,
+        ),
+        (
+            vlan("name = \"v\"\nport = \"wan\"\nid = 1\nkernel_interface = \"wan\""),
+            r#"director.toml:10: kernel_interface "wan" is already used by port "wan""#,
         ),
         (
             port("descriptors = 0"),
@@ -336,7 +414,7 @@ fn the_documented_sysctls_are_those_there_are() {
         };
         let unit =
             if d.unit.is_empty() || d.name == "sync_threshold" { "".into() } else { format!(" {}", d.unit) };
-        let acts = if supported::SYSCTLS.contains(&d.name) { "yes" } else { "not yet" };
+        let acts = if supported::acts(d.name) { "yes" } else { "no" };
         format!("| `{}` | {default}{unit} | {acts} | {} |", d.name, d.what)
     });
     assert_eq!(rows, expected.collect::<Vec<_>>());
@@ -393,5 +471,38 @@ mark = 4294967295
     ] {
         let error = error(&file(&format!("[[mark]]\n{rule}")));
         assert!(error.contains(expected), "{rule}: {error}");
+    }
+}
+
+#[test]
+fn local_addresses_are_read() {
+    let file = |text: &str| {
+        format!("[workers]\ncores = [1]\n{text}\n[[port]]\nname = \"lan\"\ndevice = \"0000:3b:00.0\"\n")
+    };
+    let config = parse(&file(
+        r#"
+[[local_address]]
+addresses = "192.0.2.32/30"
+[[local_address]]
+addresses = "2001:db8:2::33"
+service = "tcp:[2001:db8:64::8]:80"
+port = "lan"
+ports = "2000-2999"
+"#,
+    ))
+    .unwrap();
+    let all: Vec<_> = config.local_addresses.iter().map(ToString::to_string).collect();
+    let second = "2001:db8:2::33/128 --service tcp:[2001:db8:64::8]:80 --port lan --ports 2000-2999";
+    assert_eq!(all, ["192.0.2.32/30", second]);
+    for (given, expected) in [
+        ("addresses = \"192.0.2.33/24\"", "toml:4: \"192.0.2.33/24\" is not understood; "),
+        ("addresses = \"192.0.0.0/16\"", "no more than 256"),
+        ("addresses = \"192.0.2.33\"\nport = \"lam\"", "toml:5: "),
+        ("addresses = \"192.0.2.33\"\nservice = \"80\"", "toml:5: "),
+        ("addresses = \"192.0.2.33\"\nports = \"0-9\"", "ports begin with 1"),
+        ("addresses = \"192.0.2.33\"\n[[local_address]]\naddresses = \"192.0.2.33/32\"", "toml:6: "),
+    ] {
+        let error = error(&file(&format!("[[local_address]]\n{given}")));
+        assert!(error.contains(expected), "{given}: {error}");
     }
 }

@@ -14,9 +14,9 @@ pub fn usage(out: &mut dyn Write, program: &str) -> io::Result<()> {
     version(out)?;
     writeln!(out, "Usage:")?;
     let ways = [
-        "-A|-E SERVICE [-s SCHEDULER] [-p [SECONDS]] [-M MASK] [--pe ENGINE] [-b FLAGS] [-o]",
+        "-A|-E SERVICE [-s SCHEDULER] [-p [SECONDS]] [-M MASK] [--pe ENGINE] [-b FLAGS] [-o] [--announce HOW] [--mss N|auto]",
         "-D SERVICE",
-        "-a|-e SERVICE -r SERVER [-g|-i|-m] [-w WEIGHT] [-x UPPER] [-y LOWER] [tunnel options]",
+        "-a|-e SERVICE -r SERVER [-g|-i|-m|--fullnat] [-w WEIGHT] [-x UPPER] [-y LOWER] [tunnel options]",
         "-d SERVICE -r SERVER",
         "-L|-l [SERVICE] [list options]",
         "-Z [SERVICE]",
@@ -50,10 +50,12 @@ SERVICE:
   -M --netmask MASK      clients alike under MASK (IPv6: of one prefix length) count as one
   --pe NAME              persistence engine: sip
   -o --ops               one-packet scheduling (UDP)
+  --announce HOW         how servers by --fullnat learn of their clients: toa proxy-v1 proxy-v2 (TCP)
+  --mss N|auto           the most that SYNs may announce as their maximum segment size; auto for what fits (TCP)
 
 SERVER:
   -r --real-server ADDRESS[:PORT]
-  -g --gatewaying (default)   -i --ipip   -m --masquerading
+  -g --gatewaying (default)   -i --ipip   -m --masquerading   --fullnat
   -w --weight N   -x --u-threshold N   -y --l-threshold N
   --tun-type ipip|gue|gre   --tun-port N   --tun-nocsum | --tun-csum | --tun-remcsum
 

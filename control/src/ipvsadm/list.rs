@@ -4,6 +4,8 @@ use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
+use dataplane::schedule;
+
 use super::cut;
 use super::names::Names;
 use super::parse::Format;
@@ -27,7 +29,16 @@ const NAME_LENGTH: usize = 59;
 pub fn all(out: &mut dyn Write, list: Services, format: Format, names: &mut dyn Names) -> io::Result<()> {
     writeln!(out, "IP Virtual Server version {IPVS_VERSION} (size={})", list.connection_buckets)?;
     title(out, format)?;
-    let services = if format.no_sort { list.services } else { sort::services(list.services) };
+    let services = if format.no_sort {
+        // In the table's order, but for marks, which are in another table of the kernel's: it gives them last.
+        let (marks, addresses): (Vec<_>, Vec<_>) = list
+            .services
+            .into_iter()
+            .partition(|entry| matches!(entry.service.service, VirtualService::Mark { .. }));
+        addresses.into_iter().chain(marks).collect()
+    } else {
+        sort::services(list.services)
+    };
     services.into_iter().try_for_each(|entry| service(out, entry, format, names))
 }
 
@@ -149,10 +160,11 @@ fn service_name(service: &VirtualService, numeric: bool, names: &mut dyn Names) 
             let name = format!("{protocol:<4} {name}");
             if address.is_ipv4() { cut(&name, SERVICE_WIDTH) } else { name }
         }
+        VirtualService::Range(range) => format!("{:<4} {range}", range.protocol),
     }
 }
 
-/// Scheduler, flags, persistence, one-packet.
+/// Scheduler, flags, persistence, one-packet, how clients are announced, maximum segment size.
 fn attributes(spec: &ServiceSpec) -> String {
     let mut text = spec.scheduler.clone();
     if !spec.flags.is_empty() {
@@ -169,6 +181,12 @@ fn attributes(spec: &ServiceSpec) -> String {
     }
     if spec.one_packet {
         text.push_str(" ops");
+    }
+    if let Some(announce) = spec.announce {
+        let _ = write!(text, " announce {}", announce.word());
+    }
+    if let Some(mss) = spec.mss {
+        let _ = write!(text, " mss {mss}");
     }
     text
 }
@@ -214,6 +232,7 @@ fn method_name(method: ForwardingMethod) -> &'static str {
         ForwardingMethod::Masquerade => "Masq",
         ForwardingMethod::Tunnel => "Tunnel",
         ForwardingMethod::DirectRouting => "Route",
+        ForwardingMethod::FullNat => "FullNat",
     }
 }
 
@@ -234,10 +253,12 @@ pub fn tunnel_info(method: ForwardingMethod, tunnel: &Tunnel) -> String {
     }
 }
 
-/// The names of `flags`, which depend on the scheduler.
+/// The names of `flags`, which depend on the scheduler: as with ipvsadm, of one that has flags of its own no others.
 pub fn flag_names(scheduler: &str, flags: SchedulerFlags) -> String {
-    let set = scheduler_flags(scheduler).filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| name);
-    set.collect::<Vec<_>>().join(",")
+    let own = schedule::flag_names(scheduler);
+    let is_named = |name: &str| own.is_empty() || own.contains(&name);
+    let set = scheduler_flags(scheduler).filter(|(flag, name)| flags.contains(*flag) && is_named(name));
+    set.map(|(_, name)| name).collect::<Vec<_>>().join(",")
 }
 
 /// A persistence mask or prefix length.

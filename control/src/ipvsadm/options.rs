@@ -31,6 +31,7 @@ pub enum Switch {
     Masquerading,
     Ipip,
     Gatewaying,
+    FullNat,
     Weight,
     UpperThreshold,
     LowerThreshold,
@@ -61,6 +62,8 @@ pub enum Switch {
     TunnelNoChecksum,
     TunnelChecksum,
     TunnelRemoteChecksum,
+    Announce,
+    Mss,
 }
 
 /// Whether an option takes an argument.
@@ -92,7 +95,7 @@ const fn define(long: &'static str, short: char, takes: TakesArgument, switch: S
     Definition { long, short: if short == ' ' { None } else { Some(short) }, takes, switch }
 }
 
-/// Every option of ipvsadm 1.31.
+/// Every option of ipvsadm 1.31, and `--fullnat` and `--announce`, which it does not have.
 #[rustfmt::skip]
 pub const DEFINITIONS: &[Definition] = {
     use Switch::*;
@@ -126,10 +129,13 @@ pub const DEFINITIONS: &[Definition] = {
         define("netmask",         'M', Yes,      Netmask),
         define("pe",              ' ', Yes,      Engine),
         define("ops",             'o', No,       OnePacket),
+        define("announce",        ' ', Yes,      Announce),
+        define("mss",             ' ', Yes,      Mss),
         define("real-server",     'r', Yes,      RealServer),
         define("masquerading",    'm', No,       Masquerading),
         define("ipip",            'i', No,       Ipip),
         define("gatewaying",      'g', No,       Gatewaying),
+        define("fullnat",         ' ', No,       FullNat),
         define("weight",          'w', Yes,      Weight),
         define("u-threshold",     'x', Yes,      UpperThreshold),
         define("l-threshold",     'y', Yes,      LowerThreshold),
@@ -197,11 +203,13 @@ pub enum Kind {
     TunnelNoChecksum,
     TunnelChecksum,
     TunnelRemoteChecksum,
+    Announce,
+    Mss,
 }
 
 /// The kinds with their names, in order.
 #[rustfmt::skip]
-const KINDS: [(Kind, &str); 34] = [
+const KINDS: [(Kind, &str); 36] = [
     (Kind::Numeric, "numeric"), (Kind::Connection, "connection"), (Kind::Service, "service-address"),
     (Kind::Scheduler, "scheduler"), (Kind::Persistent, "persistent"), (Kind::Netmask, "netmask"),
     (Kind::Server, "real-server"), (Kind::Forward, "forwarding-method"), (Kind::Weight, "weight"),
@@ -214,6 +222,8 @@ const KINDS: [(Kind, &str); 34] = [
     (Kind::McastTtl, "mcast-ttl"), (Kind::SyncMaxLength, "sync-maxlen"), (Kind::TunnelInfo, "tun-info"),
     (Kind::TunnelType, "tun-type"), (Kind::TunnelPort, "tun-port"), (Kind::TunnelNoChecksum, "tun-nocsum"),
     (Kind::TunnelChecksum, "tun-csum"), (Kind::TunnelRemoteChecksum, "tun-remcsum"),
+    (Kind::Announce, "announce"),
+    (Kind::Mss, "mss"),
 ];
 
 impl Kind {
@@ -266,7 +276,8 @@ struct Rules {
 /// Whether `given` goes with `command`. The message is ipvsadm's.
 pub fn check_command(command: Switch, given: Kinds) -> Result<(), String> {
     use Kind::*;
-    const SERVICE: &[Kind] = &[Scheduler, Persistent, Netmask, OnePacket, Engine, SchedulerFlags];
+    const SERVICE: &[Kind] =
+        &[Scheduler, Persistent, Netmask, OnePacket, Engine, SchedulerFlags, Announce, Mss];
     #[rustfmt::skip]
     const SERVER: &[Kind] = &[
         Forward, Weight, UpperThreshold, LowerThreshold, TunnelType, TunnelPort, TunnelNoChecksum, TunnelChecksum,

@@ -14,9 +14,9 @@ use super::names::Names;
 use super::options::{Kind, Kinds, Switch, check_command, check_tunnel};
 use super::words::Words;
 use crate::model::{
-    Change, DEFAULT_PERSISTENCE, DEFAULT_SCHEDULER, DestinationSpec, Encapsulation, Family, ForwardingMethod,
-    Granularity, Persistence, Protocol, SchedulerFlags, ServiceSpec, SyncDaemon, SyncRole, Timeouts,
-    TunnelChecksum, VirtualService,
+    Announce, Change, DEFAULT_PERSISTENCE, DEFAULT_SCHEDULER, DestinationSpec, Encapsulation, Family,
+    ForwardingMethod, Granularity, Mss, NoMss, Persistence, Protocol, SchedulerFlags, ServiceSpec,
+    SyncDaemon, SyncRole, Timeouts, TunnelChecksum, VirtualRange, VirtualService,
 };
 
 /// The longest timeout that is taken: 31 days, in seconds.
@@ -119,6 +119,8 @@ struct Raw {
     /// The service's address, once it has one.
     address: Option<IpAddr>,
     port: u16,
+    /// Where the service is for more than one address or port.
+    range: Option<VirtualRange>,
     mark: u32,
     family: Option<Family>,
     granularity: Option<Granularity>,
@@ -128,6 +130,8 @@ struct Raw {
     persistence: Option<u32>,
     engine: Option<String>,
     one_packet: bool,
+    announce: Option<Announce>,
+    mss: Option<Mss>,
     server: Option<DestinationSpec>,
     method: ForwardingMethod,
     weight: Option<u32>,
@@ -221,10 +225,20 @@ impl Raw {
                 self.given.add(Kind::OnePacket)?;
                 self.one_packet = true;
             }
+            Switch::Announce => {
+                self.given.add(Kind::Announce)?;
+                let announce = Announce::ALL.into_iter().find(|announce| announce.word() == text);
+                self.announce = Some(announce.ok_or("illegal announce specified")?);
+            }
+            Switch::Mss => {
+                self.given.add(Kind::Mss)?;
+                self.mss = Some(text.parse().map_err(|_: NoMss| "illegal mss specified")?);
+            }
             Switch::RealServer => self.server(text, names)?,
             Switch::Masquerading => self.forward(ForwardingMethod::Masquerade)?,
             Switch::Ipip => self.forward(ForwardingMethod::Tunnel)?,
             Switch::Gatewaying => self.forward(ForwardingMethod::DirectRouting)?,
+            Switch::FullNat => self.forward(ForwardingMethod::FullNat)?,
             Switch::Weight => {
                 let weight = self.number(Kind::Weight, text, 0..=I32_MAX, "illegal weight specified")?;
                 self.weight = Some(weight as u32);
@@ -334,8 +348,14 @@ impl Raw {
     fn service(&mut self, protocol: Protocol, text: &str, names: &mut dyn Names) -> Result<(), String> {
         self.given.add(Kind::Service)?;
         self.protocol = Some(protocol);
-        let (address, port) = address::service(text, self.protocol, names)
-            .ok_or_else(|| "illegal virtual server address[:port] specified".to_owned())?;
+        let (address, port) = match VirtualRange::parse(text, protocol) {
+            Some(range) => {
+                self.range = Some(range);
+                (range.network.addr(), Some(range.port()))
+            }
+            None => address::service(text, self.protocol, names)
+                .ok_or_else(|| "illegal virtual server address[:port] specified".to_owned())?,
+        };
         self.address = Some(address);
         self.port = port.unwrap_or(0);
         self.family = Some(address.into());
@@ -425,11 +445,18 @@ impl Raw {
     }
 
     fn check_service(&self) -> Result<(), String> {
-        if self.mark == 0 && self.port == 0 && self.persistence.is_none() {
+        let is_every_port = self.range.map_or(self.port, |range| range.ports.last()) == 0;
+        if self.mark == 0 && is_every_port && self.persistence.is_none() {
             return Err("Zero port specified for non-persistent service".to_owned());
         }
         if self.one_packet && self.mark == 0 && self.protocol != Some(Protocol::Udp) {
             return Err("One-Packet Scheduling is only for UDP virtual services".to_owned());
+        }
+        if self.announce.is_some() && self.mark == 0 && self.protocol != Some(Protocol::Tcp) {
+            return Err("Clients are announced for TCP virtual services only".to_owned());
+        }
+        if self.mss.is_some() && self.mark == 0 && self.protocol != Some(Protocol::Tcp) {
+            return Err("A maximum segment size is only for TCP virtual services".to_owned());
         }
         Ok(())
     }
@@ -438,7 +465,7 @@ impl Raw {
         let family = self.family;
         if let Some(server) = &mut self.server {
             // Packets that are not translated arrive at the port they were sent to.
-            if self.mark == 0 && self.method != ForwardingMethod::Masquerade {
+            if self.mark == 0 && !self.method.translates() {
                 server.port = self.port;
             }
             let same_family = family == Some(server.address.into());
@@ -468,6 +495,9 @@ impl Raw {
         if self.mark != 0 {
             return Some(VirtualService::Mark { mark: self.mark, family: self.family? });
         }
+        if let Some(range) = self.range {
+            return Some(range.service());
+        }
         Some(VirtualService::Address { protocol: self.protocol?, address: self.address?, port: self.port })
     }
 
@@ -486,6 +516,8 @@ impl Raw {
             persistence,
             engine: self.engine.clone(),
             one_packet: self.one_packet,
+            announce: self.announce,
+            mss: self.mss,
             ..spec
         }
     }

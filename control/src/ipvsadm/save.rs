@@ -11,8 +11,8 @@ use super::names::{Names, NoNames};
 use super::parse::Format;
 use super::sort;
 use crate::model::{
-    DestinationSpec, Encapsulation, Family, ForwardingMethod, Granularity, Protocol, ServiceSpec,
-    TunnelChecksum, VirtualService,
+    DestinationSpec, Encapsulation, Family, ForwardingMethod, Granularity, Protocol, SchedulerFlags,
+    ServiceSpec, TunnelChecksum, VirtualService,
 };
 use crate::protocol::Services;
 
@@ -21,7 +21,7 @@ pub fn rules(out: &mut dyn Write, list: Services, format: Format, names: &mut dy
     for entry in sort::services(list.services) {
         let key = entry.service.service;
         let name = service_name(&key, format.numeric, names);
-        writeln!(out, "-A {name} -s {}", attributes(&entry.service))?;
+        writeln!(out, "-A {name} -s {}", attributes(&entry.service, flag_names))?;
         for d in sort::destinations(entry.destinations) {
             let spec = d.destination;
             let server = SocketAddr::new(spec.address, spec.port);
@@ -37,14 +37,18 @@ fn service_name(service: &VirtualService, numeric: bool, names: &mut dyn Names) 
         VirtualService::Mark { mark, family: Family::Ipv4 } => format!("-f {}", mark as i32),
         VirtualService::Mark { mark, family: Family::Ipv6 } => format!("-f {} -6", mark as i32),
         VirtualService::Address { protocol, address, port } => {
-            let option = match protocol {
-                Protocol::Tcp => "-t",
-                Protocol::Udp => "-u",
-                Protocol::Sctp => "--sctp-service",
-            };
             let name = endpoint(SocketAddr::new(address, port), Some(protocol), numeric, names);
-            format!("{option} {name}")
+            format!("{} {name}", protocol_option(protocol))
         }
+        VirtualService::Range(range) => format!("{} {range}", protocol_option(range.protocol)),
+    }
+}
+
+fn protocol_option(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "-t",
+        Protocol::Udp => "-u",
+        Protocol::Sctp => "--sctp-service",
     }
 }
 
@@ -54,12 +58,14 @@ pub fn option(service: &VirtualService) -> String {
         // As ipvsadm prints them, marks above 2147483647 cannot be read.
         VirtualService::Mark { mark, family: Family::Ipv4 } => format!("-f {mark}"),
         VirtualService::Mark { mark, family: Family::Ipv6 } => format!("-f {mark} -6"),
-        VirtualService::Address { .. } => service_name(service, true, &mut NoNames),
+        VirtualService::Address { .. } | VirtualService::Range(_) => {
+            service_name(service, true, &mut NoNames)
+        }
     }
 }
 
-/// A service's scheduler and whatever options follow it.
-pub fn attributes(spec: &ServiceSpec) -> String {
+/// A service's scheduler and whatever options follow it; `flag_names` says how flags are called.
+pub fn attributes(spec: &ServiceSpec, flag_names: fn(&str, SchedulerFlags) -> String) -> String {
     let mut text = spec.scheduler.clone();
     if let Some(persistence) = spec.persistence {
         let _ = write!(text, " -p {}", persistence.timeout_seconds);
@@ -73,6 +79,12 @@ pub fn attributes(spec: &ServiceSpec) -> String {
     if spec.one_packet {
         text.push_str(" -o");
     }
+    if let Some(announce) = spec.announce {
+        let _ = write!(text, " --announce {}", announce.word());
+    }
+    if let Some(mss) = spec.mss {
+        let _ = write!(text, " --mss {mss}");
+    }
     if !spec.flags.is_empty() {
         let _ = write!(text, " -b {}", flag_names(&spec.scheduler, spec.flags));
     }
@@ -84,6 +96,7 @@ pub fn destination(spec: &DestinationSpec) -> String {
     let method = match spec.method {
         ForwardingMethod::Masquerade => "-m",
         ForwardingMethod::Tunnel => "-i",
+        ForwardingMethod::FullNat => "--fullnat",
         ForwardingMethod::Local | ForwardingMethod::DirectRouting => "-g",
     };
     let rule = format!("{method} -w {}", spec.weight);

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Family, VirtualService};
+use crate::model::{Family, VirtualRange, VirtualService};
 use crate::protocol::{DestinationEntry, ServiceEntry};
 
 /// Puts services into ipvsadm's order.
@@ -31,6 +31,16 @@ fn compare_services(a: &VirtualService, b: &VirtualService) -> i32 {
     let parts = |service: &VirtualService| match *service {
         VirtualService::Address { protocol, address, port } => (0, protocol.number(), address, port),
         VirtualService::Mark { mark, .. } => (mark, 0, IpAddr::from([0; 4]), 0),
+        VirtualService::Range(VirtualRange { protocol, network, ports }) => {
+            (0, protocol.number(), network.addr(), ports.first())
+        }
+    };
+    // Of ranges that begin alike, the one that is for less comes first.
+    let extent = |service: &VirtualService| match *service {
+        VirtualService::Range(VirtualRange { network, ports, .. }) => {
+            (i32::from(network.max_prefix_len() - network.prefix_len()), i32::from(ports.last()))
+        }
+        _ => (-1, 0),
     };
     let family = |service: &VirtualService| match service.family() {
         Family::Ipv4 => 2,
@@ -44,6 +54,8 @@ fn compare_services(a: &VirtualService, b: &VirtualService) -> i32 {
         i32::from(protocol_a) - i32::from(protocol_b),
         compare_addresses(address_a, address_b, address_a.is_ipv4()),
         i32::from(port_a) - i32::from(port_b),
+        extent(a).0 - extent(b).0,
+        extent(a).1 - extent(b).1,
     ])
 }
 

@@ -1,13 +1,13 @@
 //! Which of Linux's routes counts for each prefix.
 //!
-//! Linux's rules for its own lookup are followed: the table `main`, then (IPv4 only) `default`; the lowest metric of
-//! those that are alive. What cannot be followed hides shorter prefixes all the same, so that no packet takes a way
+//! Linux's rules for its own lookup are followed: the table `local`, as far as it says which addresses are the host's own, then
+//! `main`, then (IPv4 only) `default`; the lowest metric of those that are alive. What cannot be followed hides shorter prefixes all the same, so that no packet takes a way
 //! that Linux would not have taken.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use dataplane::network::NextHop;
+use dataplane::network::{NextHop, Way};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
@@ -18,21 +18,31 @@ use super::Indexes;
 
 const TABLE_DEFAULT: u32 = 253;
 const TABLE_MAIN: u32 = 254;
+const TABLE_LOCAL: u32 = 255;
 
 /// Routes by prefix, ready for [`Network::set_routes`](dataplane::network::Network::set_routes).
-pub(super) type Routes = BTreeMap<IpNet, Option<NextHop>>;
+pub(super) type Routes = BTreeMap<IpNet, Way>;
 
 /// A route that Linux could choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     prefix: IpNet,
-    default_table: bool,
+    table: Table,
     /// Lower wins.
     metric: u32,
-    /// The interface and the gateway; `None` where packets end (blackhole) or need what workers do not do.
+    /// The interface and the gateway; `None` where packets are Linux's own, end (blackhole) or need what workers do not do.
     way: Option<(u32, Option<IpAddr>)>,
     /// The address that Linux sends from by this route (`src`), where it says.
     source: Option<IpAddr>,
+}
+
+/// Linux's tables, in the order in which they are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Table {
+    /// The host's own addresses.
+    Local,
+    Main,
+    Default,
 }
 
 impl Candidate {
@@ -44,7 +54,7 @@ impl Candidate {
         }
         let ends = match header.kind {
             RouteType::Unicast => false,
-            RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => true,
+            RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit | RouteType::Local => true,
             _ => return None,
         };
         let (mut table, mut metric, mut destination) = (u32::from(header.table), 0, None);
@@ -73,9 +83,11 @@ impl Candidate {
         if matches!(prefix, IpNet::V6(p) if p.addr().is_unicast_link_local()) {
             return None;
         }
-        let default_table = match (table, prefix) {
-            (TABLE_MAIN, _) => false,
-            (TABLE_DEFAULT, IpNet::V4(_)) => true,
+        let table = match (table, prefix, header.kind) {
+            (TABLE_LOCAL, _, RouteType::Local) => Table::Local,
+            (_, _, RouteType::Local) => return None,
+            (TABLE_MAIN, ..) => Table::Main,
+            (TABLE_DEFAULT, IpNet::V4(_), _) => Table::Default,
             _ => return None,
         };
         let way = if ends {
@@ -94,7 +106,7 @@ impl Candidate {
             });
             out.filter(|_| !encapsulated).map(|index| (index, gateway(&message.attributes)))
         };
-        Some(Self { prefix, default_table, metric, way, source })
+        Some(Self { prefix, table, metric, way, source })
     }
 }
 
@@ -116,7 +128,11 @@ pub(super) fn select(candidates: &[Candidate], indexes: &Indexes) -> Routes {
         let (index, gateway) = candidate.way?;
         Some(NextHop { port: indexes.port(index)?, gateway })
     };
-    chosen(candidates).map(|(prefix, candidate)| (prefix, hop(candidate))).collect()
+    let way = |candidate: &Candidate| match candidate.table {
+        Table::Local => Way::Local,
+        Table::Main | Table::Default => hop(candidate).into(),
+    };
+    chosen(candidates).map(|(prefix, candidate)| (prefix, way(candidate))).collect()
 }
 
 /// The source addresses that these routes say to send from, by their prefixes.
@@ -126,27 +142,27 @@ pub(super) fn sources(candidates: &[Candidate]) -> BTreeMap<IpNet, IpAddr> {
 
 /// Of equal ones the first in Linux's order counts.
 fn chosen(candidates: &[Candidate]) -> impl Iterator<Item = (IpNet, &Candidate)> {
-    let mut main: BTreeMap<IpNet, &Candidate> = BTreeMap::new();
-    let mut default: BTreeMap<IpNet, &Candidate> = BTreeMap::new();
-    for candidate in candidates {
-        let table = if candidate.default_table { &mut default } else { &mut main };
-        let best = table.entry(candidate.prefix).or_insert(candidate);
-        if candidate.metric < best.metric {
-            *best = candidate;
-        }
-    }
-    // The table `default` is asked only where nothing at all in `main` matched, however short.
-    default.retain(|prefix, _| {
-        let mut around = Some(*prefix);
-        while let Some(p) = around {
-            if main.contains_key(&p) {
-                return false;
+    let best = |table| {
+        let mut best: BTreeMap<IpNet, &Candidate> = BTreeMap::new();
+        for candidate in candidates.iter().filter(|candidate| candidate.table == table) {
+            let known = best.entry(candidate.prefix).or_insert(candidate);
+            if candidate.metric < known.metric {
+                *known = candidate;
             }
-            around = p.supernet();
         }
-        true
-    });
-    main.into_iter().chain(default)
+        best
+    };
+    let mut chosen = best(Table::Local);
+    // A table is asked only where nothing at all in those before it has matched, however short.
+    for table in [Table::Main, Table::Default] {
+        let mut next = best(table);
+        next.retain(|prefix, _| {
+            let around = std::iter::successors(Some(*prefix), IpNet::supernet);
+            !around.into_iter().any(|around| chosen.contains_key(&around))
+        });
+        chosen.extend(next);
+    }
+    chosen.into_iter()
 }
 
 #[cfg(test)]

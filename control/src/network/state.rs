@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use dataplane::network::{Adjacency, LocalAddress, Network, PortId, Sources};
+use dataplane::network::{Adjacency, LocalAddress, Network, PortId, Sources, Way};
 
 use super::addresses::Address;
 use super::events::{Event, Link};
@@ -63,7 +63,7 @@ impl State {
 
     /// Every gateway that is reached by one of our interfaces.
     pub fn gateways(&self) -> HashSet<Key> {
-        let hops = self.routes.values().flatten();
+        let hops = self.routes.values().filter_map(|way| way.hop());
         hops.filter_map(|hop| Some((hop.port, hop.gateway?))).collect()
     }
 
@@ -194,8 +194,8 @@ impl State {
         if routes == self.routes {
             return;
         }
-        let fixed = self.fixed.routes().map(|(prefix, hop)| (prefix, Some(hop)));
-        self.network.set_routes(routes.iter().map(|(prefix, hop)| (*prefix, *hop)).chain(fixed));
+        let fixed = self.fixed.routes().map(|(prefix, hop)| (prefix, Way::Out(hop)));
+        self.network.set_routes(routes.iter().map(|(prefix, way)| (*prefix, *way)).chain(fixed));
         self.routes = routes;
         self.changed = true;
         self.ways_changed = true;

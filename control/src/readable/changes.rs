@@ -2,8 +2,8 @@
 
 use super::name::{DestinationName, ServiceName};
 use super::words::{
-    Attributes, Checksum, Command, Daemon, Destination, DestinationWords, Encapsulation, Mark, Method, Role,
-    Service, Stats, Sysctl, Timeout, Zero,
+    Announce, Attributes, Checksum, Command, Daemon, Destination, DestinationWords, Encapsulation,
+    LocalAddress, Mark, Method, Role, Service, Stats, Sysctl, Timeout, Zero,
 };
 use super::{Failure, misunderstood};
 use crate::client::{CallError, Transport};
@@ -68,6 +68,9 @@ pub fn of(command: &Command, transport: &mut dyn Transport) -> Result<Option<Vec
         Command::Mark(Mark::Add(words)) => Change::AddMark(words.rule()),
         Command::Mark(Mark::Delete(words)) => Change::DeleteMark(words.rule()),
         Command::Mark(Mark::Clear(_)) => Change::ClearMarks,
+        Command::LocalAddress(LocalAddress::Add(words)) => Change::AddLocalAddresses(words.addresses()),
+        Command::LocalAddress(LocalAddress::Delete(words)) => Change::DeleteLocalAddresses(words.addresses()),
+        Command::LocalAddress(LocalAddress::Clear(_)) => Change::ClearLocalAddresses,
         Command::Daemon(Daemon::Start { role, interface, sync_id, max_length, group, port, ttl, .. }) => {
             Change::StartDaemon(SyncDaemon {
                 role: (*role).into(),
@@ -83,6 +86,16 @@ pub fn of(command: &Command, transport: &mut dyn Transport) -> Result<Option<Vec
         _ => return Ok(None),
     };
     Ok(Some(vec![change]))
+}
+
+impl From<Announce> for model::Announce {
+    fn from(announce: Announce) -> Self {
+        match announce {
+            Announce::Toa => Self::Toa,
+            Announce::ProxyV1 => Self::ProxyV1,
+            Announce::ProxyV2 => Self::ProxyV2,
+        }
+    }
 }
 
 impl From<Role> for SyncRole {
@@ -169,13 +182,32 @@ fn service_spec(mut spec: ServiceSpec, attributes: &Attributes) -> Result<Servic
         None => {}
     }
     spec.one_packet = attributes.one_packet.unwrap_or(spec.one_packet);
-    if let VirtualService::Address { port, protocol, .. } = spec.service {
-        if port == 0 && spec.persistence.is_none() {
-            return Err(wrong("a service of port 0, which is every port, needs --persistence"));
-        }
-        if spec.one_packet && protocol != Protocol::Udp {
-            return Err(wrong("--one-packet is for UDP services and marks"));
-        }
+    match attributes.announce {
+        Some(announce) => spec.announce = Some(announce.into()),
+        None if attributes.no_announce => spec.announce = None,
+        None => {}
+    }
+    match attributes.mss {
+        Some(mss) => spec.mss = Some(mss),
+        None if attributes.no_mss => spec.mss = None,
+        None => {}
+    }
+    let is_every_port = match spec.service {
+        VirtualService::Address { port, .. } => port == 0,
+        VirtualService::Range(range) => range.ports.last() == 0,
+        VirtualService::Mark { .. } => false,
+    };
+    if is_every_port && spec.persistence.is_none() {
+        return Err(wrong("a service of port 0, which is every port, needs --persistence"));
+    }
+    if spec.one_packet && spec.service.protocol().is_some_and(|protocol| protocol != Protocol::Udp) {
+        return Err(wrong("--one-packet is for UDP services and marks"));
+    }
+    if spec.announce.is_some() && spec.service.protocol().is_some_and(|protocol| protocol != Protocol::Tcp) {
+        return Err(wrong("--announce is for TCP services and marks"));
+    }
+    if spec.mss.is_some() && spec.service.protocol().is_some_and(|protocol| protocol != Protocol::Tcp) {
+        return Err(wrong("--mss is for TCP services and marks"));
     }
     Ok(spec)
 }
@@ -200,6 +232,8 @@ fn destination_spec(mut spec: DestinationSpec, words: &DestinationWords) -> Resu
             Method::Dr => ForwardingMethod::DirectRouting,
             Method::Nat => ForwardingMethod::Masquerade,
             Method::Tunnel => ForwardingMethod::Tunnel,
+            Method::Fullnat => ForwardingMethod::FullNat,
+            Method::Local => ForwardingMethod::Local,
         };
     }
     spec.weight = words.weight.unwrap_or(spec.weight);
@@ -238,11 +272,14 @@ fn destination_spec(mut spec: DestinationSpec, words: &DestinationWords) -> Resu
         return wrong("only --method tunnel leads to the other address family".into());
     }
     // Packets that are not translated arrive at the port they were sent to.
-    if let VirtualService::Address { port, .. } = *service
-        && spec.method != ForwardingMethod::Masquerade
-        && spec.port != port
+    if !matches!(service, VirtualService::Mark { .. })
+        && !spec.method.translates()
+        && spec.port != service.port()
     {
-        return wrong(format!("only --method nat leads to another port than the service's, {port}"));
+        let port = service.port();
+        return wrong(format!(
+            "only --method nat and fullnat lead to another port than the service's, {port}"
+        ));
     }
     if spec.lower_threshold > spec.upper_threshold {
         let (lower, upper) = (spec.lower_threshold, spec.upper_threshold);

@@ -112,6 +112,16 @@ impl Session<'_> {
                 },
                 |out, rules| print_marks(out, rules),
             ),
+            Command::LocalAddress(words::LocalAddress::List(output)) => self.show(
+                output,
+                |t| match t.call(&Request::LocalAddresses)? {
+                    Reply::LocalAddresses(all) => {
+                        Ok(all.into_iter().map(shape::LocalAddresses::from).collect::<Vec<_>>())
+                    }
+                    _ => Err(misunderstood()),
+                },
+                |out, all| print_local_addresses(out, all),
+            ),
             Command::Daemon(words::Daemon::List(output)) => self.show(
                 output,
                 |t| match t.call(&Request::Daemons)? {
@@ -258,6 +268,8 @@ fn attributes(service: &shape::Service) -> String {
     }
     words.extend(service.engine.as_ref().map(|engine| format!("engine {engine}")));
     words.extend(service.one_packet.then(|| "one-packet".to_owned()));
+    words.extend(service.announce.map(|announce| format!("announce {}", announce.word())));
+    words.extend(service.mss.map(|mss| format!("mss {mss}")));
     words.join(", ")
 }
 
@@ -304,6 +316,7 @@ fn method(method: ForwardingMethod, tunnel: Option<&Tunnel>) -> String {
         (ForwardingMethod::Local, _) => "local".to_owned(),
         (ForwardingMethod::Masquerade, _) => "nat".to_owned(),
         (ForwardingMethod::DirectRouting, _) => "dr".to_owned(),
+        (ForwardingMethod::FullNat, _) => "fullnat".to_owned(),
         (ForwardingMethod::Tunnel, tunnel) => {
             let info = tunnel.map(|t| ipvsadm::list::tunnel_info(method, t)).unwrap_or_default();
             format!("tunnel {info}")
@@ -312,7 +325,7 @@ fn method(method: ForwardingMethod, tunnel: Option<&Tunnel>) -> String {
 }
 
 fn print_connections(out: Out<'_>, rows: &[Connection]) -> io::Result<()> {
-    let headings = ["PROTOCOL", "STATE", "#EXPIRES", "CLIENT", "VIRTUAL", "DESTINATION", "ENGINE"];
+    let headings = ["PROTOCOL", "STATE", "#EXPIRES", "CLIENT", "VIRTUAL", "LOCAL", "DESTINATION", "ENGINE"];
     let row = |c: &Connection| {
         [
             c.protocol.map_or_else(|| "ip".to_owned(), |p| p.to_string().to_lowercase()),
@@ -320,6 +333,7 @@ fn print_connections(out: Out<'_>, rows: &[Connection]) -> io::Result<()> {
             format!("{} s", c.expires_seconds),
             c.client.to_string(),
             c.virtual_address.to_string(),
+            c.local.map_or_else(|| "-".to_owned(), |local| local.to_string()),
             c.destination.to_string(),
             c.engine.as_ref().map(|e| format!("{} {}", e.name, e.data)).unwrap_or_default(),
         ]
@@ -370,8 +384,7 @@ fn print_sysctls(out: Out<'_>, sysctls: &[SysctlEntry], describe: bool) -> io::R
         let unit = if s.unit.is_empty() { String::new() } else { format!(" {}", s.unit) };
         writeln!(out, "{} = {}{unit}", s.name, s.value)?;
         writeln!(out, "    {}", s.description)?;
-        let note =
-            if s.acts { "" } else { "; director does not act on it yet, so only the default can be set" };
+        let note = if s.acts { "" } else { "; kept, and nothing heeds it" };
         writeln!(out, "    {}; default {}{note}", s.takes, s.default)?;
     }
     Ok(())
@@ -394,6 +407,15 @@ fn print_marks(out: Out<'_>, rules: &[MarkRule]) -> io::Result<()> {
     table::print(out, headings, rules.iter().map(row))
 }
 
+fn print_local_addresses(out: Out<'_>, all: &[shape::LocalAddresses]) -> io::Result<()> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    let row = |local: &shape::LocalAddresses| {
+        let ports = local.ports.map(|ports| ports.to_string());
+        [local.addresses.to_string(), text(&ports), text(&local.service), text(&local.port)]
+    };
+    table::print(out, ["LOCAL ADDRESSES", "PORTS", "SERVICE", "DIRECTOR'S PORT"], all.iter().map(row))
+}
+
 fn print_schedulers(out: Out<'_>, schedulers: &[SchedulerEntry]) -> io::Result<()> {
     let row = |s: &SchedulerEntry| [s.name.clone(), s.flags.join(","), s.description.clone()];
     table::print(out, ["SCHEDULER", "FLAGS", "CHOOSES"], schedulers.iter().map(row))
@@ -401,10 +423,10 @@ fn print_schedulers(out: Out<'_>, schedulers: &[SchedulerEntry]) -> io::Result<(
 
 fn print_network(out: Out<'_>, network: &NetworkInfo) -> io::Result<()> {
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-    let routes = network
-        .routes
-        .iter()
-        .map(|r| [r.prefix.to_string(), text(r.gateway.map(|g| g.to_string())), text(r.port.clone())]);
+    let routes = network.routes.iter().map(|r| {
+        let port = if r.local { Some("Linux".to_owned()) } else { r.port.clone() };
+        [r.prefix.to_string(), text(r.gateway.map(|g| g.to_string())), text(port)]
+    });
     table::print(out, ["ROUTE", "GATEWAY", "PORT"], routes)?;
     writeln!(out)?;
     let neighbours = network.neighbours.iter().map(|n| {

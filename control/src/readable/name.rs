@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use crate::model::{Family, Protocol, VirtualService};
+use crate::model::{Family, Protocol, VirtualRange, VirtualService};
 
 /// A virtual service by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,9 @@ impl fmt::Display for ServiceName {
                 let protocol = protocol.to_string().to_lowercase();
                 write!(f, "{protocol}:{}", SocketAddr::new(address, port))
             }
+            VirtualService::Range(range) => {
+                write!(f, "{}:{range}", range.protocol.to_string().to_lowercase())
+            }
             VirtualService::Mark { mark, family: Family::Ipv4 } => write!(f, "mark:{mark}"),
             VirtualService::Mark { mark, family: Family::Ipv6 } => write!(f, "mark:{mark}:ipv6"),
         }
@@ -26,7 +29,7 @@ impl fmt::Display for ServiceName {
 /// The text names no service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "write a service as tcp:198.51.100.8:80, udp:[2001:db8::8]:53, sctp:198.51.100.8:3868, mark:7 or mark:7:ipv6"
+    "write a service as tcp:198.51.100.8:80, udp:[2001:db8::8]:53, sctp:198.51.100.8:3868, tcp:198.51.100.0/24:8000-8099, mark:7 or mark:7:ipv6"
 )]
 pub struct NoService;
 
@@ -50,6 +53,9 @@ impl FromStr for ServiceName {
             }
             _ => return Err(NoService),
         };
+        if let Some(range) = VirtualRange::parse(rest, protocol) {
+            return Ok(Self(range.service()));
+        }
         let endpoint: SocketAddr = rest.parse().map_err(|_| NoService)?;
         Ok(Self(VirtualService::Address { protocol, address: endpoint.ip(), port: endpoint.port() }))
     }
@@ -99,6 +105,8 @@ mod tests {
             "tcp:198.51.100.8:80",
             "udp:[2001:db8::8]:53",
             "sctp:198.51.100.8:0",
+            "tcp:198.51.100.0/24:80",
+            "udp:[2001:db8::/64]:8000-8099",
             "mark:7",
             "mark:4294967295:ipv6",
         ] {
@@ -106,9 +114,17 @@ mod tests {
         }
         assert_eq!("TCP:198.51.100.8:80".parse::<ServiceName>().unwrap().to_string(), "tcp:198.51.100.8:80");
         assert_eq!("mark:7:ipv4".parse::<ServiceName>().unwrap().to_string(), "mark:7");
-        for bad in
-            ["", "tcp", "tcp:", "tcp:198.51.100.8", "mark:0", "mark:x", "mark:7:ipv5", "198.51.100.8:80"]
-        {
+        for bad in [
+            "",
+            "tcp",
+            "tcp:",
+            "tcp:198.51.100.8",
+            "mark:0",
+            "mark:x",
+            "mark:7:ipv5",
+            "198.51.100.8:80",
+            "tcp:198.51.100.8/24:80",
+        ] {
             assert_eq!(bad.parse::<ServiceName>(), Err(NoService), "{bad}");
         }
     }

@@ -9,12 +9,15 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 
+use super::name::ServiceName;
 use super::words::{Arguments, Restore, Save};
 use super::{Failure, Session, changes, misunderstood, print_json};
 use crate::client::{CallError, Transport};
 use crate::ipvsadm::parse::{self, Format};
 use crate::ipvsadm::save;
-use crate::model::{Change, DestinationSpec, SyncDaemon};
+use crate::model::{
+    Change, DestinationSpec, ForwardingMethod, SchedulerFlags, SyncDaemon, VirtualService, scheduler_flags,
+};
 use crate::protocol::{Configuration, Reply, Request};
 use crate::sysctl;
 
@@ -33,12 +36,17 @@ pub fn full(out: &mut dyn Write, configuration: &Configuration) -> io::Result<()
     let times = configuration.timeouts;
     writeln!(out, "--set {} {} {}", times.tcp, times.tcp_fin, times.udp)?;
     configuration.marks.iter().try_for_each(|rule| writeln!(out, "mark add {rule}"))?;
+    configuration.local_addresses.iter().try_for_each(|local| writeln!(out, "local-address add {local}"))?;
     for service in &configuration.services {
         let key = service.service.service;
         let name = save::option(&key);
-        writeln!(out, "-A {name} -s {}", save::attributes(&service.service))?;
+        writeln!(out, "-A {name} -s {}", save::attributes(&service.service, flag_names))?;
         for destination in &service.destinations {
-            write_destination(out, &name, destination)?;
+            if destination.method == ForwardingMethod::Local {
+                write_local_destination(out, &key, destination)?;
+            } else {
+                write_destination(out, &name, destination)?;
+            }
         }
     }
     configuration.daemons.iter().try_for_each(|daemon| write_daemon(out, daemon))
@@ -48,11 +56,32 @@ fn write_destination(out: &mut dyn Write, name: &str, spec: &DestinationSpec) ->
     let server = SocketAddr::new(spec.address, spec.port);
     // ipvsadm's language gives such a destination its service's port, whatever is written. Packets arrive there anyway.
     write!(out, "-a {name} -r {server} {}", save::destination(spec))?;
+    write_thresholds(out, spec, ["-x", "-y"])
+}
+
+/// The same for what ipvsadm's language has no word for.
+fn write_local_destination(
+    out: &mut dyn Write,
+    service: &VirtualService,
+    spec: &DestinationSpec,
+) -> io::Result<()> {
+    let (service, weight) = (ServiceName(*service), spec.weight);
+    let port = if let VirtualService::Mark { .. } = service.0 { spec.port } else { service.0.port() };
+    let server = SocketAddr::new(spec.address, port);
+    write!(out, "destination add {service} {server} --method local --weight {weight}")?;
+    write_thresholds(out, spec, ["--upper", "--lower"])
+}
+
+fn write_thresholds(
+    out: &mut dyn Write,
+    spec: &DestinationSpec,
+    [upper, lower]: [&str; 2],
+) -> io::Result<()> {
     if spec.upper_threshold != 0 {
-        write!(out, " -x {}", spec.upper_threshold)?;
+        write!(out, " {upper} {}", spec.upper_threshold)?;
     }
     if spec.lower_threshold != 0 {
-        write!(out, " -y {}", spec.lower_threshold)?;
+        write!(out, " {lower} {}", spec.lower_threshold)?;
     }
     writeln!(out)
 }
@@ -145,6 +174,12 @@ impl Session<'_> {
             })?;
             read.into_iter().for_each(|change| changes.add(change, Some(number)));
         }
+        if version.is_none() && changes.lines.iter().all(Option::is_none) {
+            // As from `lbctl save --full | lbctl restore` where the save has failed.
+            return Err(Failure::Words(
+                "there is nothing in it; nothing was changed (lbctl -C clears the table)".to_owned(),
+            ));
+        }
         Ok(changes)
     }
 
@@ -158,6 +193,7 @@ impl Session<'_> {
             daemons.iter().for_each(|daemon| changes.add(Change::StopDaemon(daemon.role), None));
             changes.add(Change::ResetSysctls, None);
             changes.add(Change::ClearMarks, None);
+            changes.add(Change::ClearLocalAddresses, None);
         }
         Ok(())
     }
@@ -202,10 +238,11 @@ impl Changes {
     }
 
     fn add_configuration(&mut self, configuration: Configuration) {
-        let Configuration { services, timeouts, daemons, sysctls, marks } = configuration;
+        let Configuration { services, timeouts, daemons, sysctls, marks, local_addresses } = configuration;
         sysctls.into_iter().for_each(|(name, value)| self.add(Change::SetSysctl { name, value }, None));
         self.add(Change::SetTimeouts(timeouts), None);
         marks.into_iter().for_each(|rule| self.add(Change::AddMark(rule), None));
+        local_addresses.into_iter().for_each(|local| self.add(Change::AddLocalAddresses(local), None));
         for service in services {
             let key = service.service.service;
             self.add(Change::AddService(service.service), None);
@@ -224,4 +261,10 @@ impl Transport for Nobody {
     fn call(&mut self, _: &Request) -> Result<Reply, CallError> {
         Err(CallError::Failed("nobody is asked".into()))
     }
+}
+
+/// All flags by name, also those that ipvsadm has none for.
+fn flag_names(scheduler: &str, flags: SchedulerFlags) -> String {
+    let set = scheduler_flags(scheduler).filter(|(flag, _)| flags.contains(*flag));
+    set.map(|(_, name)| name).collect::<Vec<_>>().join(",")
 }

@@ -2,11 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
 use serde::Serialize;
 
 use super::name::ServiceName;
+use crate::local;
 use crate::model::{
-    Family, ForwardingMethod, Granularity, Protocol, Rates, Stats, Tunnel, VirtualService, scheduler_flags,
+    Announce, Family, ForwardingMethod, Granularity, Mss, PortRange, Protocol, Rates, Stats, Tunnel,
+    VirtualService, scheduler_flags,
 };
 use crate::protocol::{DestinationEntry, ServiceEntry};
 use crate::running::{ConnectionRow, EngineData};
@@ -18,10 +22,14 @@ pub struct Service {
     pub service: String,
     /// `None` for a mark.
     pub protocol: Option<Protocol>,
-    /// `None` for a mark.
+    /// `None` for a mark and for a range.
     pub address: Option<IpAddr>,
-    /// `None` for a mark, 0 for every port.
+    /// `None` for a mark and for a range, 0 for every port.
     pub port: Option<u16>,
+    /// The virtual addresses of a range.
+    pub network: Option<IpNet>,
+    /// The virtual ports of a range; 0 for every port.
+    pub ports: Option<PortRange>,
     /// The firewall mark, if it is a service of one.
     pub mark: Option<u32>,
     /// The address family of its packets.
@@ -36,6 +44,10 @@ pub struct Service {
     pub engine: Option<String>,
     /// One-packet scheduling.
     pub one_packet: bool,
+    /// How destinations by FULLNAT learn who their client is, if they do.
+    pub announce: Option<Announce>,
+    /// The most that connections may announce as their maximum segment size, if they are held to any.
+    pub mss: Option<Mss>,
     /// Active connections of all its destinations.
     pub active: u64,
     /// Other connections.
@@ -110,8 +122,31 @@ pub struct Connection {
     pub virtual_address: SocketAddr,
     /// The destination.
     pub destination: SocketAddr,
+    /// What the destination takes for the client, by FULLNAT.
+    pub local: Option<SocketAddr>,
     /// Of a template that a persistence engine made.
     pub engine: Option<EngineData>,
+}
+
+/// Local addresses for FULLNAT.
+#[derive(Clone, Debug, Serialize)]
+pub struct LocalAddresses {
+    /// The addresses, as a network.
+    pub addresses: IpNet,
+    /// The ports to be used; `None` for 1024 to 65535.
+    pub ports: Option<PortRange>,
+    /// The name of the service that they are for, if they are for one only.
+    pub service: Option<String>,
+    /// The name of director's port by which the servers are reached that they are for, if they are for such only.
+    pub port: Option<String>,
+}
+
+impl From<local::LocalAddresses> for LocalAddresses {
+    fn from(from: local::LocalAddresses) -> Self {
+        let local::LocalAddresses { addresses, service, port, ports } = from;
+        let service = service.map(|service| ServiceName(service).to_string());
+        Self { addresses, ports, service, port }
+    }
 }
 
 impl From<ServiceEntry> for Service {
@@ -120,7 +155,12 @@ impl From<ServiceEntry> for Service {
         let name = ServiceName(spec.service).to_string();
         let (address, port, mark) = match spec.service {
             VirtualService::Address { address, port, .. } => (Some(address), Some(port), None),
+            VirtualService::Range(_) => (None, None, None),
             VirtualService::Mark { mark, .. } => (None, None, Some(mark)),
+        };
+        let range = match spec.service {
+            VirtualService::Range(range) => Some(range),
+            _ => None,
         };
         let sum = |of: fn(&DestinationEntry) -> u32| destinations.iter().map(|d| u64::from(of(d))).sum();
         let (active, inactive) = (sum(|d| d.active), sum(|d| d.inactive));
@@ -133,6 +173,8 @@ impl From<ServiceEntry> for Service {
             protocol: spec.service.protocol(),
             address,
             port,
+            network: range.map(|range| range.network),
+            ports: range.map(|range| range.ports),
             mark,
             family: spec.service.family(),
             flags: flags.map(|(_, name)| name.to_owned()).collect(),
@@ -146,6 +188,8 @@ impl From<ServiceEntry> for Service {
             }),
             engine: spec.engine,
             one_packet: spec.one_packet,
+            announce: spec.announce,
+            mss: spec.mss,
             active,
             inactive,
             persistent,
@@ -180,7 +224,17 @@ impl Destination {
 
 impl From<ConnectionRow> for Connection {
     fn from(row: ConnectionRow) -> Self {
-        let ConnectionRow { protocol, state, expires, client, virtual_address, destination, engine } = row;
-        Self { protocol, state, expires_seconds: expires, client, virtual_address, destination, engine }
+        let ConnectionRow { protocol, state, expires, client, virtual_address, destination, local, engine } =
+            row;
+        Self {
+            protocol,
+            state,
+            expires_seconds: expires,
+            client,
+            virtual_address,
+            destination,
+            local,
+            engine,
+        }
     }
 }

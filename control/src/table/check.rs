@@ -57,7 +57,20 @@ impl ServiceTable {
                     Err(Refusal::NoSuchMark)
                 }
             }
-            Change::Clear | Change::ZeroAll | Change::ResetSysctls | Change::ClearMarks => Ok(()),
+            Change::AddLocalAddresses(local) => {
+                local.check()?;
+                let exists = self.local_addresses.contains(local);
+                if exists { Err(Refusal::LocalAddressExists) } else { Ok(()) }
+            }
+            Change::DeleteLocalAddresses(local) => {
+                let exists = self.local_addresses.contains(local);
+                if exists { Ok(()) } else { Err(Refusal::NoSuchLocalAddress) }
+            }
+            Change::Clear
+            | Change::ZeroAll
+            | Change::ResetSysctls
+            | Change::ClearMarks
+            | Change::ClearLocalAddresses => Ok(()),
         }
     }
 
@@ -112,8 +125,16 @@ fn check_service(spec: &ServiceSpec) -> Result<(), Refusal> {
         VirtualService::Address { port, protocol, .. } => {
             (port != 0 || spec.persistence.is_some()) && (!spec.one_packet || protocol == Protocol::Udp)
         }
+        VirtualService::Range(range) => {
+            range.is_sound()
+                && (range.ports.last() != 0 || spec.persistence.is_some())
+                && (!spec.one_packet || range.protocol == Protocol::Udp)
+        }
     };
-    if granularity_fits && key_fits && spec.flags.0 < 8 { Ok(()) } else { Err(Refusal::Invalid) }
+    // Of a mark's packets those of TCP have them.
+    let is_tcp = matches!(spec.service.protocol(), None | Some(Protocol::Tcp));
+    let tcp_fits = is_tcp || spec.announce.is_none() && spec.mss.is_none();
+    if granularity_fits && key_fits && tcp_fits && spec.flags.0 < 8 { Ok(()) } else { Err(Refusal::Invalid) }
 }
 
 /// The kernel asks its routing table; without one, what is never a host is ruled out.

@@ -50,14 +50,19 @@ impl Case {
         self.table.expire(self.start + Duration::from_secs(seconds), &counts)
     }
 
-    /// Connections of the service, and of the destination `last`.
-    fn connections(&self, last: u8) -> (u64, Option<u64>) {
-        let counts = |id: DestinationId| self.counters.borrow().get(&id.0).copied().unwrap_or_default();
+    /// Connections of the service, and of the destination `last`, as they are summed up now.
+    fn connections(&mut self, last: u8) -> (u64, Option<u64>) {
+        let counters = &self.counters;
+        self.table.sample(&|id: DestinationId| counters.borrow().get(&id.0).copied().unwrap_or_default());
+        self.shown(last)
+    }
+
+    /// The same as lists show it until then.
+    fn shown(&self, last: u8) -> (u64, Option<u64>) {
         let service = self.table.service(&service()).unwrap();
         let mut destinations = self.table.destinations(service);
         let d = destinations.find(|d| d.spec().address == server(last).address);
-        let stats = self.table.service_stats(service, &counts);
-        (stats.connections, d.map(|d| d.stats(&counts(d.id())).connections))
+        (service.stats().connections, d.map(|d| d.stats().connections))
     }
 }
 
@@ -100,6 +105,7 @@ fn a_service_made_anew_starts_its_destinations_from_zero() {
     let mut case = with_service(4);
     let one = case.add(1).unwrap();
     case.count(one, 5);
+    assert_eq!(case.connections(1), (5, Some(5)));
     let before = case.table.service(&service()).unwrap().incarnation();
     case.apply(&Change::Clear).unwrap();
     case.apply(&Change::AddService(ServiceSpec::new(service()))).unwrap();
@@ -143,6 +149,7 @@ fn zeroing_starts_a_service_and_its_destinations_at_zero() {
     case.count(one, 5);
     case.count(two, 5);
     case.delete(2);
+    assert_eq!(case.connections(1), (10, Some(5)));
     case.apply(&Change::ZeroService(service())).unwrap();
     assert_eq!(case.connections(1), (0, Some(0)));
     case.count(one, 2);
@@ -153,6 +160,11 @@ fn zeroing_starts_a_service_and_its_destinations_at_zero() {
     assert_eq!(case.connections(2), (3, Some(6)));
     case.apply(&Change::ZeroAll).unwrap();
     assert_eq!(case.connections(2), (0, Some(0)));
+    // What has not been summed up yet cannot be zeroed.
+    case.count(one, 4);
+    case.apply(&Change::ZeroAll).unwrap();
+    assert_eq!(case.shown(1), (0, Some(0)));
+    assert_eq!(case.connections(1), (4, Some(4)));
 }
 
 #[test]

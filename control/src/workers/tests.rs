@@ -7,8 +7,9 @@ use std::thread::JoinHandle;
 use crossbeam::queue::ArrayQueue;
 use dataplane::conn::ConnectionTable;
 use dataplane::destination::Destinations;
+use dataplane::fragments::Notes;
 use dataplane::network::{Adjacency, MacAddr, NextHop, PortId};
-use dataplane::packet::checksum;
+use dataplane::packet::{checksum, protocol};
 use dataplane::snapshot;
 use dataplane::wire::memory::MemoryFrame;
 use dataplane::wire::{Burst, Frame, Wire};
@@ -16,7 +17,9 @@ use dataplane::worker::{Port, Worker};
 
 use super::*;
 use crate::engine::Director;
-use crate::model::{Change, SchedulerFlags, ServiceSpec};
+use crate::model::{
+    Change, DestinationSpec, ForwardingMethod, Protocol, SchedulerFlags, ServiceSpec, VirtualService,
+};
 use crate::protocol::{Reply, Request};
 
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -61,6 +64,7 @@ impl Scene {
         let shared = Shared {
             table: Arc::new(ConnectionTable::new(64, 64, 1).unwrap()),
             destinations: Arc::new(Destinations::new(limit as usize, 1).unwrap()),
+            fragments: Arc::new(Notes::new(8).unwrap()),
             requests: Arc::new(ArrayQueue::new(4)),
         };
         let first = Arc::new(Snapshot { network: Arc::new(network(MAC)), ..Snapshot::default() });
@@ -459,6 +463,31 @@ fn sysctls_reach_the_workers() {
 }
 
 #[test]
+fn workers_know_servers_by_nat_while_these_are_to_be_told_of_lost_connections() {
+    let mut scene = Scene::new();
+    let set = |scene: &mut Scene, value| {
+        let (name, value) = ("nat_icmp_send".to_owned(), crate::sysctl::Value::Number(value));
+        scene.change(Change::SetSysctl { name, value }).unwrap();
+    };
+    let is_known = |scene: &Scene, last: u8| {
+        let server = server(last, 1);
+        let known = &scene.director.dataplane().snapshot.masqueraded;
+        known.contains(6, (server.address, server.port))
+    };
+    let service = scene.service("rr");
+    scene.change(service).unwrap();
+    scene.change(add(9, 1)).unwrap();
+    assert!(!is_known(&scene, 9));
+    set(&mut scene, 1);
+    assert!(is_known(&scene, 9) && !is_known(&scene, 10));
+    scene.change(add(10, 1)).unwrap();
+    scene.change(delete(9)).unwrap();
+    assert!(!is_known(&scene, 9) && is_known(&scene, 10));
+    set(&mut scene, 0);
+    assert!(!is_known(&scene, 10));
+}
+
+#[test]
 fn lblc_forgets_as_soon_as_its_sysctl_says() {
     for (expiration, forgets) in [(86_400, false), (60, true), (-1, true)] {
         let mut scene = Scene::new();
@@ -489,4 +518,42 @@ fn without_a_scheduler_nobody_is_chosen() {
     let spec = ServiceSpec { scheduler: "rr".into(), ..ServiceSpec::new(key()) };
     scene.change(Change::EditService(spec)).unwrap();
     assert_eq!(scene.connect(), Some(101));
+}
+
+fn local(addresses: &str, port: Option<&str>) -> LocalAddresses {
+    LocalAddresses { port: port.map(str::to_owned), ..LocalAddresses::new(addresses.parse().unwrap()) }
+}
+
+#[test]
+fn a_server_by_fullnat_sees_a_local_address_as_soon_as_there_is_one() {
+    let mut scene = Scene::new();
+    let service = scene.service("rr");
+    let fullnat = DestinationSpec { method: ForwardingMethod::FullNat, ..server(101, 1) };
+    for change in [service, Change::AddDestination { service: key(), destination: fullnat }] {
+        scene.change(change).unwrap();
+    }
+    assert_eq!(scene.connect(), None);
+    let dropped = |scene: &Scene| {
+        let counters = scene.director.dataplane().counters();
+        counters[0].dropped.iter().find(|d| d.name == "no_local_address").map(|d| d.count)
+    };
+    assert_eq!(dropped(&scene), Some(1));
+    scene.change(Change::AddLocalAddresses(local("192.0.2.33/32", None))).unwrap();
+    assert_eq!(scene.connect(), Some(101));
+    let rows = |scene: &Scene| {
+        let mut rows = Vec::new();
+        scene.director.dataplane().connections(&mut |row| rows.push(row.local.map(|local| local.ip())));
+        rows
+    };
+    assert_eq!(rows(&scene), [Some(IpAddr::from([192, 0, 2, 33]))]);
+    // Those of another service are not for it, and its own connections go on without any.
+    scene.change(Change::ClearLocalAddresses).unwrap();
+    let other = VirtualService::Address { protocol: Protocol::Tcp, address: VIP.into(), port: 81 };
+    let of_other = LocalAddresses { service: Some(other), ..local("192.0.2.34/32", None) };
+    scene.change(Change::AddLocalAddresses(of_other)).unwrap();
+    assert_eq!((scene.connect(), scene.send(2, 0x10)), (None, Some(101)));
+    assert_eq!(
+        scene.change(Change::AddLocalAddresses(local("192.0.2.35/32", Some("lan")))),
+        Err("director has no port lan (lbctl ports)".into())
+    );
 }

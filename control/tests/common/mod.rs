@@ -57,6 +57,7 @@ impl Dataplane for Memory {
                 forwarded: 7,
                 unreachable: 0,
                 fragmentation_needed: 0,
+                time_exceeded: 0,
                 fragments: 0,
                 to_kernel: 1,
                 from_kernel: 3,
@@ -82,6 +83,7 @@ impl Dataplane for Memory {
     fn network(&self) -> NetworkInfo {
         NetworkInfo {
             routes: vec![RouteInfo {
+                local: false,
                 prefix: "0.0.0.0/0".parse().unwrap(),
                 port: Some("north".into()),
                 gateway: Some("192.0.2.1".parse().unwrap()),

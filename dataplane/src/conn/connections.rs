@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::entry::{Armed, Direction, Entry, Index, Kind, Life, NewConnection};
+use super::entry::{Armed, Direction, Entry, Index, Kind, Life, More, NewConnection};
 use super::key::Key;
 use super::pool::Pool;
 use super::state::{self, Seen, State, Timeouts};
@@ -27,6 +27,10 @@ pub enum OpenError {
     TableFull,
     /// All entries are in use.
     NoFreeEntry,
+    /// Its destination has no local address.
+    NoLocalAddress,
+    /// Every local port that was tried is in use towards this server.
+    NoLocalPort,
 }
 
 impl From<OpenError> for Drop {
@@ -34,6 +38,8 @@ impl From<OpenError> for Drop {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::NoFreeEntry => Drop::NoFreeEntry,
+            OpenError::NoLocalAddress => Drop::NoLocalAddress,
+            OpenError::NoLocalPort => Drop::NoLocalPort,
             OpenError::Exists(_) | OpenError::TableFull => Drop::TableFull,
         }
     }
@@ -54,7 +60,7 @@ pub struct Ended {
 pub struct Connections {
     pub(super) table: Arc<ConnectionTable>,
     worker: usize,
-    pool: Pool,
+    pub(super) pool: Pool,
     wheel: Wheel,
 }
 
@@ -106,7 +112,7 @@ impl Connections {
         ticks: u32,
         now: Tick,
     ) -> Result<Index, OpenError> {
-        if !self.wheel.has_room() {
+        if !self.has_timer() {
             return Err(OpenError::NoFreeEntry);
         }
         let index = self.take(new, kind, now).ok_or(OpenError::NoFreeEntry)?;
@@ -122,6 +128,12 @@ impl Connections {
         self.table.entry(index).complete();
         self.look_by(index, now.after(ticks));
         Ok(index)
+    }
+
+    /// True where there is a timer for another connection.
+    #[inline]
+    pub(super) fn has_timer(&self) -> bool {
+        self.wheel.has_room()
     }
 
     /// Makes the connection that this worker has filled into an entry found by the client's flow, and by the server's where
@@ -177,14 +189,14 @@ impl Connections {
     fn take(&mut self, new: &NewConnection, kind: Kind, now: Tick) -> Option<Index> {
         let index = self.pool.allocate(&self.table)?;
         let extension = if new.is_wide() { Some(self.take_extension(new, index)?) } else { None };
-        self.table.entry(index).fill(new, extension, kind, now);
+        self.table.entry(index).fill(new, More { extension, inside: None }, kind, now);
         Some(index)
     }
 
     /// An entry with the addresses of the new connection for which the one at `index` was taken; that is put back where there is
     /// none.
     #[inline(never)]
-    fn take_extension(&mut self, new: &NewConnection, index: Index) -> Option<Index> {
+    pub(super) fn take_extension(&mut self, new: &NewConnection, index: Index) -> Option<Index> {
         let Some(extension) = self.pool.allocate(&self.table) else {
             self.pool.put_back(&self.table, index);
             return None;
@@ -194,8 +206,16 @@ impl Connections {
     }
 
     /// Undoes that. What is in the entries is of use until others are taken.
-    fn put_back(&mut self, index: Index) {
-        if let Some(extension) = self.table.entry(index).extension() {
+    pub(super) fn put_back(&mut self, index: Index) {
+        let entry = self.table.entry(index);
+        if let Some(inside) = entry.inside() {
+            self.pool.put_back(&self.table, inside);
+        }
+        if let Some(extension) = entry.extension() {
+            if entry.life().has_note() {
+                let note = entry.note().and_then(|(first, _)| first);
+                note.into_iter().for_each(|first| self.put_back_pieces(first));
+            }
             self.pool.put_back(&self.table, extension);
         }
         self.pool.put_back(&self.table, index);
@@ -293,12 +313,12 @@ impl Connections {
     }
 
     #[inline]
-    fn end(&mut self, index: Index, life: Life) -> Option<Ended> {
+    pub(super) fn end(&mut self, index: Index, life: Life) -> Option<Ended> {
         let entry = self.table.entry(index);
         let life = entry.end(life)?;
         let (destination, state, is_template) = (entry.destination(), life.state(), life.is_template());
         let ended = Ended { destination, state, is_template };
-        if life.is_wide() {
+        if life.has_more_entries() {
             self.remove_wide(index, life);
         } else {
             self.table.remove(entry.flow(), Direction::ToServer, index);
@@ -312,7 +332,7 @@ impl Connections {
         Some(ended)
     }
 
-    /// Takes a connection of two entries out of its buckets, and gives up its extension.
+    /// Takes a connection of several entries out of its buckets, and gives up the others.
     #[inline(never)]
     fn remove_wide(&mut self, index: Index, life: Life) {
         let entry = self.table.entry(index);
@@ -320,8 +340,12 @@ impl Connections {
         if let Some(reply) = self.table.reply(entry, life) {
             self.table.remove(reply, Direction::ToClient, index);
         }
-        if let Some(extension) = entry.extension() {
-            self.pool.retire(&self.table, extension);
+        let (extension, inside) = (entry.extension(), entry.inside());
+        if life.has_note() {
+            self.retire_note(index);
+        }
+        for more in [extension, inside].into_iter().flatten() {
+            self.pool.retire(&self.table, more);
         }
     }
 

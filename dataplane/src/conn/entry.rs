@@ -25,7 +25,7 @@ pub struct Index(pub u32);
 pub enum Direction {
     /// From the client to the real server.
     ToServer,
-    /// From the real server to the client; seen only where the method rewrites (NAT).
+    /// From the real server to the client; seen only where the method rewrites (NAT, FULLNAT).
     ToClient,
 }
 
@@ -39,15 +39,32 @@ pub enum Method {
     DirectRouting = 1,
     /// LVS/TUN, "Tunnel": the packet travels to the server inside another one ([`crate::forward::tunnel`]).
     Tunnel = 2,
+    /// LVS/FULLNAT: addresses are rewritten both ways, the client's too, which the server sees as one of ours
+    /// ([`super::inside`]).
+    FullNat = 3,
+    /// LVS/LOCALNODE, "Local": the packet is Linux's as it came. A real server at an address of this host is reached so
+    /// by the other methods, too, whatever they are ([`crate::network::Network::is_local`]).
+    Local = 4,
+    /// Past a service without a server (cache_bypass): the packet goes on to its own address.
+    Bypass = 5,
 }
 
 impl Method {
     /// True where replies come back through the director and are looked up from the server's side.
     #[inline]
     pub fn sees_replies(self) -> bool {
-        self == Method::Nat
+        matches!(self, Method::Nat | Method::FullNat)
+    }
+
+    /// True where more than the frame's bytes may change, or nothing of it.
+    #[inline]
+    pub(crate) fn takes_frames(self) -> bool {
+        self as u8 >= Method::Tunnel as u8
     }
 }
+
+/// In the place of [`Method::FullNat`] in the entry of a connection whose server is told who its client is.
+const ANNOUNCING: u8 = 6;
 
 /// What a connection is made of.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +85,8 @@ pub struct NewConnection {
 ///
 /// Bits 0–7 state, bit 8 alive, bit 9 a packet from the server has been seen, bit 12 (of a template) a client has got through
 /// to the server, bit 13 (of a template) it counts no longer, bit 14 (of a template) its service schedules each packet by itself,
-/// bit 15 it is a template, bit 16 whoever opens it is done, bit 17 there is an [extension](super::wide), bits 32–63 generation.
+/// bit 15 it is a template, bit 16 whoever opens it is done, bit 17 there is an [extension](super::wide),
+/// bit 18 (of a template) there is a [note](super::note), bit 19 there is an [inside](super::inside), bits 32–63 generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life(u64);
 
@@ -81,6 +99,8 @@ impl Life {
     const TEMPLATE: u64 = 1 << 15;
     const COMPLETE: u64 = 1 << 16;
     const WIDE: u64 = 1 << 17;
+    const NOTED: u64 = 1 << 18;
+    const INSIDE: u64 = 1 << 19;
     // The states in which most packets change nothing, by their codes: compared without a look into a table of states.
     const ESTABLISHED: u8 = State::Established.code();
     const UDP: u8 = State::Udp.code();
@@ -135,6 +155,24 @@ impl Life {
         self.0 & Self::WIDE != 0
     }
 
+    /// True where the server's side of the connection is in an entry of its own.
+    #[inline]
+    pub(super) fn has_inside(self) -> bool {
+        self.0 & Self::INSIDE != 0
+    }
+
+    /// True where the connection has more entries than one.
+    #[inline]
+    pub(super) fn has_more_entries(self) -> bool {
+        self.0 & (Self::WIDE | Self::INSIDE) != 0
+    }
+
+    /// Of a template: true where a persistence engine has noted something with it.
+    #[inline]
+    pub(super) fn has_note(self) -> bool {
+        self.0 & Self::NOTED != 0
+    }
+
     /// The connection's state.
     #[inline]
     pub fn state(self) -> State {
@@ -142,12 +180,13 @@ impl Life {
     }
 
     /// False for nearly every packet, which changes nothing: one that neither opens nor closes anything, of an established
-    /// connection.
+    /// connection; by TCP, such a one acknowledges.
     #[inline]
     pub fn may_change(self, direction: Direction, flags: Flags) -> bool {
         let is_steady = matches!(self.0 as u8, Self::ESTABLISHED | Self::UDP | Self::SCTP_ESTABLISHED);
         let is_first_reply = direction == Direction::ToClient && !self.has_replied();
-        !is_steady || is_first_reply || flags.any(Flags::SYN | Flags::FIN | Flags::RST)
+        let is_lacking = self.0 as u8 == Self::ESTABLISHED && !flags.any(Flags::ACK);
+        !is_steady || is_first_reply || is_lacking || flags.any(Flags::SYN | Flags::FIN | Flags::RST)
     }
 
     /// How many lives the entry has had; tells a stale reference.
@@ -230,7 +269,18 @@ pub(super) enum Kind {
         ticks: u32,
         /// Whether its service schedules each packet by itself (`-o`).
         one_packet: bool,
+        /// The first entry of its [note](super::note), which must be of IPv6's flows, and the note's length in bytes.
+        note: Option<(Index, usize)>,
     },
+}
+
+/// What else of a connection is in entries of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct More {
+    /// Its addresses ([`super::wide`]).
+    pub(super) extension: Option<Index>,
+    /// The server's side of it ([`super::inside`]).
+    pub(super) inside: Option<Index>,
 }
 
 /// A connection's cache line.
@@ -238,28 +288,29 @@ pub(super) enum Kind {
 #[cfg_attr(not(loom), derive(FromZeros))]
 #[repr(C, align(64))]
 pub struct Entry {
-    /// Client address, virtual address: [`Flow::words`] of the client's flow. Of an IPv6 flow 0, and room for what later methods
-    /// need.
+    /// Client address, virtual address: [`Flow::words`] of the client's flow. Of an IPv6 flow where its [note](super::note) or its
+    /// [inside](super::inside) is, or 0.
     addresses: AtomicU64,
     /// Client port, virtual port, protocol.
     ports: AtomicU64,
-    /// The server's address; where there is an [extension](super::wide) its index plus 1.
-    server_address: AtomicU32,
-    server_port: AtomicU16,
-    method: AtomicU8,
+    /// The server's address; where there is an [extension](super::wide) its index plus 1, else of an [inside](super::inside).
+    pub(super) server_address: AtomicU32,
+    /// The server's port; 0 where there is an [inside](super::inside), so that no packet that is anyone's is of this flow.
+    pub(super) server_port: AtomicU16,
+    pub(super) method: AtomicU8,
     /// In how many ticks packets have come, as far as anybody asks ([`Entry::busy_ticks`]).
-    busy_ticks: AtomicU8,
+    pub(super) busy_ticks: AtomicU8,
     life: AtomicU64,
     /// A cached adjacency; of a template, how many ticks it stays after its last new connection.
     to_server: AtomicU64,
     /// A cached adjacency; of a template, the connections under it ([`super::template`]).
     to_client: AtomicU64,
     /// The tick of the last packet.
-    last_seen: AtomicU32,
+    pub(super) last_seen: AtomicU32,
     /// When the timer fires that counts: [`Armed`].
     armed: AtomicU32,
     /// The destination; in a free entry, the next batch of free ones.
-    destination: AtomicU32,
+    pub(super) destination: AtomicU32,
     /// In a dead entry the next one on the same list. In a live one the entry of the template that the connection is under,
     /// plus 1; or 0.
     link: AtomicU32,
@@ -269,30 +320,39 @@ pub struct Entry {
 const _: () = assert!(size_of::<Entry>() == 64);
 
 impl Entry {
-    /// Writes a new connection into a free entry and brings it to life. Nobody else can see it yet. The entry at `extension` has
-    /// been [filled](Entry::fill_extension) with its addresses.
+    /// Writes a new connection into a free entry and brings it to life. Nobody else can see it yet. The entries of `more` have
+    /// been filled ([`Entry::fill_extension`], [`Entry::fill_inside`]).
     #[inline]
-    pub(super) fn fill(&self, new: &NewConnection, extension: Option<Index>, kind: Kind, now: Tick) {
+    pub(super) fn fill(&self, new: &NewConnection, more: More, kind: Kind, now: Tick) {
         let (timeout, children, link, mark) = match kind {
             Kind::Plain => (0, 0, 0, 0),
             Kind::Under(template) => (0, 0, template.0 + 1, 0),
-            Kind::Template { ticks, one_packet: false } => (ticks, 1, 0, Life::TEMPLATE),
-            Kind::Template { ticks, one_packet: true } => (ticks, 1, 0, Life::TEMPLATE | Life::ONE_PACKET),
+            Kind::Template { ticks, one_packet, note } => {
+                let one_packet = if one_packet { Life::ONE_PACKET } else { 0 };
+                let noted = if note.is_some() { Life::NOTED } else { 0 };
+                (ticks, 1, 0, Life::TEMPLATE | one_packet | noted)
+            }
         };
-        let [addresses, ports] = match new.flow {
-            AnyFlow::V4(flow) => flow.words(),
-            AnyFlow::V6(flow) => [0, flow.ports()],
+        let inside = more.inside.map_or(0, |Index(index)| index + 1);
+        let [addresses, ports] = match (new.flow, kind) {
+            (AnyFlow::V4(flow), _) => flow.words(),
+            (AnyFlow::V6(flow), Kind::Template { note: Some((Index(first), length)), .. }) => {
+                [u64::from(first + 1) << 32 | length as u64, flow.ports()]
+            }
+            (AnyFlow::V6(flow), _) => [u64::from(inside) << 32, flow.ports()],
         };
-        let (server, wide) = match (extension, new.server.0) {
+        let (server, wide) = match (more.extension, new.server.0) {
             (Some(Index(index)), _) => (index + 1, Life::WIDE),
+            (None, _) if inside != 0 => (inside, 0),
             (None, IpAddr::V4(address)) => (address.into(), 0),
             // Does not come about: who opens it gives it an extension.
             (None, IpAddr::V6(_)) => (0, 0),
         };
+        let (port, wide) = if inside == 0 { (new.server.1, wide) } else { (0, wide | Life::INSIDE) };
         self.addresses.store(addresses, Ordering::Relaxed);
         self.ports.store(ports, Ordering::Relaxed);
         self.server_address.store(server, Ordering::Relaxed);
-        self.server_port.store(new.server.1, Ordering::Relaxed);
+        self.server_port.store(port, Ordering::Relaxed);
         self.method.store(new.method as u8, Ordering::Relaxed);
         self.to_server.store(timeout.into(), Ordering::Relaxed);
         self.to_client.store(children, Ordering::Relaxed);
@@ -312,8 +372,8 @@ impl Entry {
         Flow::from_words([self.addresses.load(Ordering::Relaxed), self.ports.load(Ordering::Relaxed)])
     }
 
-    /// The real server, where both it and the client are of IPv4: address as a number, port. Else
-    /// [`super::ConnectionTable::server`] tells, and of this only the port is true.
+    /// The real server, where both it and the client are of IPv4: address as a number, port. Else, and by FULLNAT,
+    /// [`super::ConnectionTable::server`] tells; of this only the port is true over IPv6, and nothing by FULLNAT.
     #[inline]
     pub fn server(&self) -> (u32, u16) {
         (self.server_address.load(Ordering::Relaxed), self.server_port.load(Ordering::Relaxed))
@@ -325,8 +385,22 @@ impl Entry {
         match self.method.load(Ordering::Relaxed) {
             0 => Method::Nat,
             1 => Method::DirectRouting,
-            _ => Method::Tunnel,
+            2 => Method::Tunnel,
+            4 => Method::Local,
+            5 => Method::Bypass,
+            _ => Method::FullNat,
         }
+    }
+
+    /// True by FULLNAT where the server is told who its client is.
+    #[inline]
+    pub(crate) fn announces(&self) -> bool {
+        self.method.load(Ordering::Relaxed) == ANNOUNCING
+    }
+
+    /// Of a connection by FULLNAT that nobody finds yet: its server is to be told who its client is.
+    pub(super) fn set_announcing(&self) {
+        self.method.store(ANNOUNCING, Ordering::Relaxed);
     }
 
     /// Whose counters the connection counts for.
@@ -371,6 +445,31 @@ impl Entry {
         index.checked_sub(1).map(Index)
     }
 
+    /// The entry that holds the server's side of the connection, where there is one.
+    #[inline]
+    pub(super) fn inside(&self) -> Option<Index> {
+        let life = self.life();
+        let place = match (life.has_inside(), life.is_wide()) {
+            (false, _) => return None,
+            (true, true) => (self.addresses.load(Ordering::Relaxed) >> 32) as u32,
+            (true, false) => self.server_address.load(Ordering::Relaxed),
+        };
+        place.checked_sub(1).map(Index)
+    }
+
+    /// The IP protocol number of the connection's packets.
+    #[inline]
+    pub(super) fn protocol(&self) -> u8 {
+        let ports = self.ports.load(Ordering::Relaxed);
+        if Flow6::has_ports(ports) { (ports >> 16) as u8 } else { (ports >> 24) as u8 }
+    }
+
+    /// Of a template over IPv6: the first entry of its note, and the note's length in bytes.
+    pub(super) fn note(&self) -> Option<(Option<Index>, usize)> {
+        let word = self.addresses.load(Ordering::Relaxed);
+        (word != 0).then(|| (((word >> 32) as u32).checked_sub(1).map(Index), word as u32 as usize))
+    }
+
     /// Of an extension: the first 16 bytes.
     #[inline]
     pub(super) fn first_words(&self) -> u128 {
@@ -383,6 +482,12 @@ impl Entry {
     pub(super) fn second_words(&self) -> u128 {
         let words = (self.to_server.load(Ordering::Relaxed), self.to_client.load(Ordering::Relaxed));
         u128::from(words.0) << 64 | u128::from(words.1)
+    }
+
+    /// Of an extension: writes the second 16 bytes.
+    pub(super) fn set_second_words(&self, words: u128) {
+        self.to_server.store((words >> 64) as u64, Ordering::Relaxed);
+        self.to_client.store(words as u64, Ordering::Relaxed);
     }
 
     /// Of an extension: the third 16 bytes.
@@ -400,8 +505,7 @@ impl Entry {
     pub(super) fn set_words(&self, [first, second, third]: [u128; 3]) {
         self.addresses.store((first >> 64) as u64, Ordering::Relaxed);
         self.ports.store(first as u64, Ordering::Relaxed);
-        self.to_server.store((second >> 64) as u64, Ordering::Relaxed);
-        self.to_client.store(second as u64, Ordering::Relaxed);
+        self.set_second_words(second);
         self.server_address.store((third >> 96) as u32, Ordering::Relaxed);
         self.last_seen.store((third >> 64) as u32, Ordering::Relaxed);
         self.destination.store((third >> 32) as u32, Ordering::Relaxed);

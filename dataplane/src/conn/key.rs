@@ -26,8 +26,8 @@ impl Key for Flow {
     }
 
     #[inline]
-    fn matches(self, _: &ConnectionTable, entry: &Entry, direction: Direction) -> bool {
-        entry.flow_of(direction) == self
+    fn matches(self, table: &ConnectionTable, entry: &Entry, direction: Direction) -> bool {
+        entry.flow_of(direction) == self || table.leads_back(entry, direction, self.into())
     }
 }
 
@@ -46,8 +46,9 @@ impl Key for Flow6 {
 
     #[inline]
     fn matches(self, table: &ConnectionTable, entry: &Entry, direction: Direction) -> bool {
-        entry.ports_of(direction) == self.ports()
-            && table.extension(entry).is_some_and(|extension| extension.are_between(self, direction))
+        let is_between = entry.ports_of(direction) == self.ports()
+            && table.extension(entry).is_some_and(|extension| extension.are_between(self, direction));
+        is_between || table.leads_back(entry, direction, self.into())
     }
 }
 
@@ -69,7 +70,7 @@ impl Key for AnyFlow {
 
 /// The low and the high half of a product.
 #[inline]
-fn multiply(a: u64, b: u64) -> (u64, u64) {
+pub(crate) fn multiply(a: u64, b: u64) -> (u64, u64) {
     let product = u128::from(a) * u128::from(b);
     (product as u64, (product >> 64) as u64)
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use loom::model::Builder;
 use loom::thread;
 
-use super::entry::{Armed, Kind};
+use super::entry::{Armed, Kind, More};
+use super::inside::Announce;
 use super::table::Refused;
 use super::wheel::Due;
 use super::*;
@@ -60,12 +61,41 @@ fn of_two_insertions_of_one_flow_one_is_found() {
                 // Each can undo the other's attempt, in a model with few slots even to the end. Nothing is lost but
                 // a packet.
                 Err(OpenError::TableFull) => {}
-                Err(OpenError::NoFreeEntry) => panic!("there are free entries"),
+                Err(refused) => panic!("there are free entries: {refused:?}"),
             }
         }
         assert!(mine.is_ok() != theirs.is_ok(), "{mine:?} {theirs:?}");
         assert_eq!(table.slots_in_use(), 1);
         assert_eq!(table.overflow(), 0);
+    });
+}
+
+/// Of two connections by FULLNAT with one local port to choose, one gets it, and the other's client nothing.
+#[test]
+fn a_local_port_is_given_once() {
+    fn open(table: &Arc<ConnectionTable>, worker: usize, client: u16) -> Result<Index, OpenError> {
+        let mut connections = Connections::new(table.clone(), worker, Tick(0));
+        let server = (Ipv4Addr::from(SERVER.0).into(), SERVER.1);
+        let new = NewConnection { method: Method::FullNat, server, ..new(client) };
+        let locals = [(Ipv4Addr::new(192, 0, 2, 33).into(), 2000)].into_iter();
+        connections.open_fullnat(None, (&new, Announce::Nothing), locals, &Timeouts::default(), Tick(0))
+    }
+    check(|| {
+        let table = Arc::new(ConnectionTable::new(2, 4, 2).unwrap());
+        let other = {
+            let table = table.clone();
+            thread::spawn(move || open(&table, 1, 7))
+        };
+        let outcomes = [open(&table, 0, 8), other.join().unwrap()];
+        let reply = Flow::new(6, SERVER, (0xc000_0221, 2000));
+        let found = table.find(table.hash(reply), reply).map(|found| found.index);
+        let opened: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.ok()).collect();
+        // Neither, where each keeps undoing the other's attempt: two packets are lost.
+        assert!(opened.len() <= 1 && opened.first().copied() == found, "{outcomes:?}");
+        for refused in outcomes.into_iter().filter_map(Result::err) {
+            assert!(matches!(refused, OpenError::NoLocalPort | OpenError::TableFull), "{refused:?}");
+        }
+        assert_eq!(table.slots_in_use(), 2 * opened.len());
     });
 }
 
@@ -161,14 +191,14 @@ fn neighbours_in_a_full_bucket_do_not_hide_each_other() {
     check(|| {
         let table = table();
         for (n, client) in (1..=3).enumerate() {
-            table.entry(Index(n as u32)).fill(&new(client), None, Kind::Plain, Tick(0));
+            table.entry(Index(n as u32)).fill(&new(client), More::default(), Kind::Plain, Tick(0));
             table.insert(flow(client), Direction::ToServer, Index(n as u32)).unwrap();
         }
         let other = {
             let table = table.clone();
             thread::spawn(move || table.remove(flow(1), Direction::ToServer, Index(0)))
         };
-        table.entry(Index(3)).fill(&new(4), None, Kind::Plain, Tick(0));
+        table.entry(Index(3)).fill(&new(4), More::default(), Kind::Plain, Tick(0));
         let inserted: Result<(), Refused> = table.insert(flow(4), Direction::ToServer, Index(3));
         for client in [2, 3] {
             assert!(table.find(table.hash(flow(client)), flow(client)).is_some());
@@ -189,7 +219,7 @@ fn a_connection_in_an_entry_whose_old_timer_is_firing_has_a_timer() {
             let table = table.clone();
             thread::spawn(move || {
                 let mut connections = Connections::new(table.clone(), 1, old);
-                table.entry(index).fill(&new(7), None, Kind::Plain, old);
+                table.entry(index).fill(&new(7), More::default(), Kind::Plain, old);
                 connections.look_by(index, deadline);
             })
         };
@@ -206,8 +236,9 @@ fn a_template_that_ends_has_no_connection_under_it() {
         let table = table();
         let mut connections = Connections::new(table.clone(), 0, Tick(0));
         let key = AnyFlow::from(Flow::template(6, 1, (2, 80)));
-        let template =
-            connections.open_template(&NewConnection { flow: key, ..new(1) }, (64, false), Tick(0)).unwrap();
+        let template = connections
+            .open_template(&NewConnection { flow: key, ..new(1) }, (64, false), None, Tick(0))
+            .unwrap();
         connections.release(template);
         let adopts = {
             let table = table.clone();

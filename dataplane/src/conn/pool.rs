@@ -154,6 +154,8 @@ impl List {
 /// One worker's free and dying entries.
 pub(super) struct Pool {
     free: ArrayVec<u32, { 2 * BATCH }>,
+    /// What is left of a batch from the stack, for when there is nothing else.
+    batch: List,
     /// Retired since the running grace period began.
     retired: List,
     /// Free when the running grace period has elapsed.
@@ -167,6 +169,7 @@ impl Pool {
     pub(super) fn new(table: &ConnectionTable) -> Self {
         Self {
             free: ArrayVec::new(),
+            batch: List::EMPTY,
             retired: List::EMPTY,
             waiting: List::EMPTY,
             ready: List::EMPTY,
@@ -174,19 +177,26 @@ impl Pool {
         }
     }
 
-    /// A free entry; `None` where all are in use.
+    /// A free entry; `None` where all are in use. The next one's line is asked for, so that it is there when the next connection
+    /// opens. So a batch is not gone through at once either: each of its entries is known only from the one before.
     pub(super) fn allocate(&mut self, table: &ConnectionTable) -> Option<Index> {
         if self.free.is_empty() {
-            if let Some(first) = table.shared.pop(table) {
-                let mut batch = List { first, last: NONE };
-                while let Some(index) = batch.pop(table) {
-                    self.free.push(index);
-                }
-            } else {
-                self.free.extend(table.shared.take_fresh().rev());
+            if self.batch.is_empty()
+                && let Some(first) = table.shared.pop(table)
+            {
+                self.batch = List { first, last: NONE };
             }
+            if let Some(index) = self.batch.pop(table) {
+                table.prefetch_entry(self.batch.first);
+                return Some(Index(index));
+            }
+            self.free.extend(table.shared.take_fresh().rev());
         }
-        self.free.pop().map(Index)
+        let index = self.free.pop()?;
+        if let Some(next) = self.free.last() {
+            table.prefetch_entry(*next);
+        }
+        Some(Index(index))
     }
 
     /// Takes back an entry that nobody else can have found.

@@ -202,7 +202,9 @@ impl Seen {
     /// For a packet from the client of a connection of `method`.
     #[inline]
     pub fn from_client(method: Method, replied: bool) -> Self {
-        if method == Method::Nat || replied { Seen::In } else { Seen::InOnly }
+        // IPVS marks a connection without a server as nothing that is seen from one side only.
+        let is_two_sided = method.sees_replies() || method == Method::Bypass;
+        if is_two_sided || replied { Seen::In } else { Seen::InOnly }
     }
 }
 
@@ -266,9 +268,13 @@ const fn by_flags(transitions: &[[[State; 11]; 4]; 3]) -> Next {
         while flags < FLAGS {
             let mut state = 0;
             while state < STATES {
-                next[seen][flags][state] = match row(Flags(flags as u8)) {
-                    Some(row) if state < transitions[seen][row].len() => transitions[seen][row][state],
-                    _ => State::ALL[state],
+                next[seen][flags][state] = if state >= transitions[seen][0].len() {
+                    State::ALL[state]
+                } else {
+                    match row(Flags(flags as u8)) {
+                        Some(row) => transitions[seen][row][state],
+                        None => CL,
+                    }
                 };
                 state += 1;
             }
@@ -280,7 +286,7 @@ const fn by_flags(transitions: &[[[State; 11]; 4]; 3]) -> Next {
 }
 
 /// The row of [`TRANSITIONS`] for these control bits: the first of RST, SYN, FIN, ACK that is set decides. A segment with none
-/// of them changes nothing, nor does anything change UDP.
+/// of them closes the connection, as in `set_tcp_state()`; nothing changes UDP.
 const fn row(flags: Flags) -> Option<usize> {
     if flags.any(Flags::RST) {
         Some(3)
@@ -435,8 +441,9 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_say_nothing_and_udp_stay() {
-        assert_eq!(next(ES, Seen::In, Flags(0x08), false), ES);
+    fn a_segment_without_a_flag_that_counts_closes_and_udp_stays() {
+        assert_eq!(next(ES, Seen::In, Flags(0x08), false), CL);
+        assert_eq!(next(ES, Seen::Out, Flags(0), false), CL);
         assert_eq!(next(State::Udp, Seen::Out, Flags(0), false), State::Udp);
         assert_eq!(next(State::Udp, Seen::In, Flags(S), false), State::Udp);
     }

@@ -173,7 +173,7 @@ pub(super) enum Refused {
 
 /// The table all workers share.
 pub struct ConnectionTable {
-    seeds: [u64; 2],
+    pub(super) seeds: [u64; 2],
     buckets: Region<Bucket>,
     pub(super) entries: Region<Entry>,
     pub(super) shared: Shared,
@@ -242,6 +242,12 @@ impl ConnectionTable {
         &self.entries[index.0 as usize]
     }
 
+    /// Asks the processor to load the entry with this number; none may have it.
+    #[inline]
+    pub(super) fn prefetch_entry(&self, number: u32) {
+        prefetch(self.entries.as_ptr().wrapping_add(number as usize));
+    }
+
     /// The flow's hash.
     #[inline]
     pub fn hash(&self, flow: impl Key) -> Hash {
@@ -257,6 +263,11 @@ impl ConnectionTable {
     fn bucket(&self, hash: Hash, distance: u32) -> &Bucket {
         let place = hash.home() + distance as usize;
         self.buckets.get(place).unwrap_or_else(|| &self.buckets[place - self.buckets.len()])
+    }
+
+    /// A number that nobody outside knows, another for each `n`.
+    pub fn secret(&self, n: usize) -> u64 {
+        crate::locals::mix(self.seeds[0] ^ self.seeds[1].rotate_left(32), n as u64)
     }
 
     /// Asks the processor to load the flow's bucket.
@@ -275,7 +286,7 @@ impl ConnectionTable {
             return Candidate::NONE;
         }
         let slot = bucket.slot(candidates);
-        prefetch(self.entries.as_ptr().wrapping_add(slot.index().0 as usize));
+        self.prefetch_entry(slot.index().0);
         Candidate(slot)
     }
 
@@ -286,7 +297,7 @@ impl ConnectionTable {
         if candidate.0.is_live()
             && let Some(Index(index)) = self.entry(candidate.0.index()).extension()
         {
-            prefetch(self.entries.as_ptr().wrapping_add(index as usize));
+            self.prefetch_entry(index);
         }
     }
 
@@ -309,13 +320,12 @@ impl ConnectionTable {
     #[inline]
     pub fn find(&self, hash: Hash, flow: impl Key) -> Option<Found> {
         let home = self.bucket(hash, 0);
-        self.find_in(home, hash, flow).or_else(|| {
-            // Acquire: pairs with the Release in `insert`, which counts before it publishes.
-            if home.overflow.load(Ordering::Acquire) == 0 {
-                return None;
-            }
-            (1..=REACH).find_map(|distance| self.find_in(self.bucket(hash, distance), hash, flow))
-        })
+        let found = self.find_in(home, hash, flow);
+        // Acquire: pairs with the Release in `insert`, which counts before it publishes.
+        if found.is_some() || home.overflow.load(Ordering::Acquire) == 0 {
+            return found;
+        }
+        (1..=REACH).find_map(|distance| self.find_in(self.bucket(hash, distance), hash, flow))
     }
 
     #[inline]
@@ -390,26 +400,41 @@ impl ConnectionTable {
         // A rival counts itself as overflow before it publishes away from home.
         let reach = if self.bucket(hash, 0).overflow.load(Ordering::Acquire) == 0 { 0 } else { REACH };
         for distance in 0..=reach {
-            for place in &self.bucket(hash, distance).slots {
-                loop {
-                    let slot = Slot(place.load(Ordering::Acquire));
-                    let rival = slot != Slot::EMPTY
-                        && !slot.is_same_entry(ours)
-                        && slot.has_tag_of(hash)
-                        && self.is_flow(slot, flow);
-                    if !rival {
-                        break;
-                    }
-                    if slot.is_live() {
-                        return Some(slot.found());
-                    }
-                    if swap(place, slot, Slot::EMPTY) {
-                        break;
-                    }
+            let bucket = self.bucket(hash, distance);
+            // All at once: hardly ever is there another slot with the tag than ours. Read after the fence in `insert`, as single slots
+            // would be.
+            let mut candidates = scan::matches(&bucket.slots, hash.0 & Slot::TAG, Slot::TAG);
+            while candidates != 0 {
+                if let Some(place) = bucket.slots.get(candidates.trailing_zeros() as usize)
+                    && let Some(found) = self.oust_rival(place, hash, flow, ours)
+                {
+                    return Some(found);
                 }
+                candidates &= candidates - 1;
             }
         }
         None
+    }
+
+    /// The same for one place.
+    #[inline]
+    fn oust_rival(&self, place: &AtomicU64, hash: Hash, flow: impl Key, ours: Slot) -> Option<Found> {
+        loop {
+            let slot = Slot(place.load(Ordering::Acquire));
+            let is_rival = slot != Slot::EMPTY
+                && !slot.is_same_entry(ours)
+                && slot.has_tag_of(hash)
+                && self.is_flow(slot, flow);
+            if !is_rival {
+                return None;
+            }
+            if slot.is_live() {
+                return Some(slot.found());
+            }
+            if swap(place, slot, Slot::EMPTY) {
+                return None;
+            }
+        }
     }
 
     /// Makes the entry at `index` found by `flow`, also where another was: the newer connection gets the packets, as
@@ -418,15 +443,20 @@ impl ConnectionTable {
         let hash = self.hash(flow);
         let live = Slot::new(hash, direction, index, Slot::LIVE);
         for distance in 0..=REACH {
-            for place in &self.bucket(hash, distance).slots {
-                let slot = Slot(place.load(Ordering::Acquire));
-                let older = slot.is_live()
-                    && slot.direction() == direction
-                    && slot.has_tag_of(hash)
-                    && self.is_flow(slot, flow);
-                if older && swap(place, slot, live) {
-                    return true;
+            let bucket = self.bucket(hash, distance);
+            let mut candidates = bucket.candidates(hash);
+            while candidates != 0 {
+                if let Some(place) = bucket.slots.get(candidates.trailing_zeros() as usize) {
+                    let slot = Slot(place.load(Ordering::Acquire));
+                    let is_older = slot.is_live()
+                        && slot.direction() == direction
+                        && slot.has_tag_of(hash)
+                        && self.is_flow(slot, flow);
+                    if is_older && swap(place, slot, live) {
+                        return true;
+                    }
                 }
+                candidates &= candidates - 1;
             }
             if self.bucket(hash, 0).overflow.load(Ordering::Relaxed) == 0 {
                 break;
@@ -469,14 +499,15 @@ pub(super) const fn bytes(buckets: usize, capacity: usize) -> usize {
     size_of::<ConnectionTable>() + buckets * size_of::<Bucket>() + capacity * size_of::<Entry>()
 }
 
+/// Numbers that nobody outside knows.
 #[cfg(not(loom))]
-fn seeds() -> [u64; 2] {
+pub(crate) fn seeds() -> [u64; 2] {
     [(); 2].map(|()| RandomState::new().hash_one(0))
 }
 
 /// The same in every run, so that a model takes the same way when it is run again.
 #[cfg(loom)]
-fn seeds() -> [u64; 2] {
+pub(crate) fn seeds() -> [u64; 2] {
     [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03]
 }
 

@@ -6,6 +6,7 @@
 
 use super::connections::{Connections, Ended, OpenError};
 use super::entry::{Entry, Index, Kind, Life, NewConnection};
+use super::note::Note;
 use super::state::Timeouts;
 use crate::parse::AnyFlow;
 use crate::sync::Ordering;
@@ -116,15 +117,25 @@ impl Connections {
     }
 
     /// Opens a template (its flow is a [key](crate::parse::Flow::template)) that stays for so many ticks after its last new connection, of a
-    /// service that schedules each packet by itself or of another, and [adopts](Connections::adopt) it.
+    /// service that schedules each packet by itself or of another, and [adopts](Connections::adopt) it. Where something is noted with
+    /// it, the key is one of [an engine's](AnyFlow::engine_template).
     #[inline(never)]
     pub fn open_template(
         &mut self,
         new: &NewConnection,
         (ticks, one_packet): (u32, bool),
+        note: Option<&Note>,
         now: Tick,
     ) -> Result<Index, OpenError> {
-        self.open_as(new, Kind::Template { ticks, one_packet }, ticks, now)
+        let note = match note {
+            Some(note) => Some(self.take_note(note).ok_or(OpenError::NoFreeEntry)?),
+            None => None,
+        };
+        let opened = self.open_as(new, Kind::Template { ticks, one_packet, note }, ticks, now);
+        if let (Some(note), Err(OpenError::NoFreeEntry)) = (note, opened) {
+            self.put_back_pieces(note.0);
+        }
+        opened
     }
 
     /// Opens a connection under a template that was [adopted](Connections::adopt) for it; where that fails, it is released.
@@ -137,14 +148,24 @@ impl Connections {
         now: Tick,
     ) -> Result<Index, OpenError> {
         let opened = self.open_as(new, Kind::Under(template), timeouts.of(new.state), now);
+        self.opened_under(template, new, &opened);
+        opened
+    }
+
+    /// A connection has been opened under a template that was adopted for it, or has not.
+    pub(super) fn opened_under(
+        &self,
+        template: Index,
+        new: &NewConnection,
+        opened: &Result<Index, OpenError>,
+    ) {
         if opened.is_ok() && new.state.assures() {
             self.table.entry(template).assure();
         }
         // Where there was no entry for it, nobody has released the template.
-        if opened == Err(OpenError::NoFreeEntry) {
+        if *opened == Err(OpenError::NoFreeEntry) {
             self.release(template);
         }
-        opened
     }
 
     /// Ends the connection of this life before its time, as IPVS drops one: a template stays while there are connections under

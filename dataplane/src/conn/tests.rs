@@ -94,6 +94,21 @@ fn what_is_passed_over_would_have_changed_nothing() {
 }
 
 #[test]
+fn a_segment_without_any_control_bit_closes_its_connection() {
+    let mut all = connections(8, 8);
+    for state in [State::SynRecv, State::Established, State::TimeWait] {
+        let index = all.open(&new(1, Method::Nat, state), &Timeouts::default(), Tick(0)).unwrap();
+        let push = Flags(Flags::PSH);
+        let change = step(&mut all, index, Direction::ToServer, push, &Timeouts::default(), Tick(0));
+        assert_eq!(change, Some((state, State::Close)));
+        all.close(index);
+    }
+    let index = all.open(&new(1, Method::Nat, State::Udp), &Timeouts::default(), Tick(0)).unwrap();
+    let change = step(&mut all, index, Direction::ToServer, Flags(0), &Timeouts::default(), Tick(0));
+    assert_eq!(change, None);
+}
+
+#[test]
 fn a_nat_connection_is_found_from_both_sides_and_a_dr_connection_from_one() {
     let mut all = connections(8, 8);
     let nat = all.open(&new(1, Method::Nat, State::SynRecv), &Timeouts::default(), Tick(0)).unwrap();

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use super::entry::{Index, Method};
+use super::inside::Inside;
+use super::note::Note;
 use super::state::{State, Timeouts};
 use super::table::ConnectionTable;
 use crate::parse::AnyFlow;
@@ -10,12 +12,14 @@ use crate::sync::{Ordering, fence};
 use crate::time::Tick;
 
 /// A connection as a list shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// The client's flow, to the virtual address.
     pub flow: AnyFlow,
     /// The real server: address, port.
     pub server: (IpAddr, u16),
+    /// What the server takes for the client, by FULLNAT: address, port.
+    pub local: Option<(IpAddr, u16)>,
     /// How packets reach it.
     pub method: Method,
     /// Whose counters it counts for.
@@ -27,6 +31,8 @@ pub struct View {
     pub template: Option<bool>,
     /// Ticks until it ends if no packet comes; not below 0.
     pub expires: u32,
+    /// Of a template, what a persistence engine has noted with it.
+    pub note: Option<Note>,
 }
 
 impl View {
@@ -51,6 +57,15 @@ impl ConnectionTable {
         }
         let left = entry.last_seen().after(entry.time_to_live(life, timeouts)).since(now);
         let (mut flow, mut server) = (self.flow(entry), self.server(entry));
+        if life.is_template() {
+            // What else its key says, of a range, is nobody's port.
+            flow = flow.to_port(flow.destination().1);
+        }
+        let note = self.note(entry);
+        if let Some(note) = &note {
+            let (address, port) = flow.destination();
+            flow = AnyFlow::template(flow.protocol(), note.client, (address.to_canonical(), port));
+        }
         if life.is_invalid() {
             flow = flow.to_port(u16::MAX);
             server.1 = u16::MAX;
@@ -58,11 +73,13 @@ impl ConnectionTable {
         let view = View {
             flow,
             server,
+            local: self.inside(entry).map(Inside::local),
             method: entry.method(),
             destination: entry.destination(),
             state: life.state(),
             template: life.is_template().then(|| life.is_assured()),
             expires: left.max(0) as u32,
+            note,
         };
         // The reads above come before the one below; a life that ended meanwhile may have been filled anew.
         fence(Ordering::Acquire);

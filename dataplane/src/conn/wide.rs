@@ -9,7 +9,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::entry::{Direction, Entry, Index, Life, NewConnection};
+use super::inside::Inside;
 use super::table::ConnectionTable;
+use crate::packet::ipv6::mapped;
 use crate::parse::{AnyFlow, Flow6};
 
 impl NewConnection {
@@ -17,14 +19,6 @@ impl NewConnection {
     #[inline]
     pub(super) fn is_wide(&self) -> bool {
         matches!(self.flow, AnyFlow::V6(_)) || self.server.0.is_ipv6()
-    }
-}
-
-/// An address as 16 bytes, IPv4 mapped into IPv6 (RFC 4291 §2.5.5.2).
-fn wide(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
-        IpAddr::V6(address) => address.into(),
     }
 }
 
@@ -66,7 +60,7 @@ impl Entry {
     /// Writes a connection's addresses into a free entry, which becomes its extension.
     pub(super) fn fill_extension(&self, new: &NewConnection) {
         let (client, to) = (new.flow.source().0, new.flow.destination().0);
-        self.set_words([wide(client), wide(to), wide(new.server.0)]);
+        self.set_words([mapped(client), mapped(to), mapped(new.server.0)]);
     }
 }
 
@@ -92,6 +86,12 @@ impl ConnectionTable {
 
     /// The real server, of whatever family: address, port.
     pub fn server(&self, entry: &Entry) -> (IpAddr, u16) {
+        self.inside(entry).map_or_else(|| self.server_in(entry), Inside::server)
+    }
+
+    /// The same of a connection without an inside.
+    #[inline]
+    fn server_in(&self, entry: &Entry) -> (IpAddr, u16) {
         let (address, port) = entry.server();
         let address = match self.extension(entry) {
             Some(addresses) => Ipv6Addr::from(addresses.server()).to_canonical(),
@@ -107,8 +107,11 @@ impl ConnectionTable {
         if !entry.is_found_by_replies(life) {
             return None;
         }
+        if life.has_inside() {
+            return self.reply_inside(entry);
+        }
         let flow = self.flow(entry);
-        AnyFlow::new(flow.protocol(), self.server(entry), flow.source())
+        AnyFlow::new(flow.protocol(), self.server_in(entry), flow.source())
     }
 }
 

@@ -1,7 +1,7 @@
-//! Fragmenting what a tunnel makes longer than the link takes (RFC 791 §3.2, RFC 8200 §4.5), where its sender did not forbid it.
-//! The slow way: every piece is a copy in a buffer of its own.
+//! Fragmenting what is longer than the link takes (RFC 791 §3.2, RFC 8200 §4.5), where its sender did not forbid it: IPv4 packets,
+//! fragments among them, and what a tunnel has put inside another packet. The slow way: every piece is a copy in a buffer of its own.
 //!
-//! Only for packets that begin with an outer header of our own, which has no options and no extension headers.
+//! Of IPv6, only packets that begin with an outer header of our own, which has no extension headers.
 
 use std::ops::Range;
 
@@ -10,13 +10,25 @@ use crate::packet::ethernet::{self, ethertype};
 use crate::packet::{checksum, ipv4, ipv6, read_u16};
 use crate::wire::{Burst, Frame};
 
-/// The length of IPv6's fragment header.
-const FRAGMENT: usize = 8;
 /// IPv4's bit, and IPv6's, that says that fragments follow.
 const MORE_IPV4: u16 = 0x2000;
 const MORE_IPV6: u16 = 1;
 /// IPv4's bit that stays as it was.
 const DONT_FRAGMENT: u16 = 0x4000;
+/// Of IPv4's field, what says where a fragment belongs, in units of eight bytes.
+const OFFSET_IPV4: u16 = 0x1fff;
+
+/// IPv4's options that are no more than one byte: the end of them, and none.
+const END: u8 = 0;
+const NO_OPERATION: u8 = 1;
+/// An option's bit that says that it is in all fragments.
+const COPIED: u8 = 0x80;
+
+/// True for a packet that a router may fragment: IPv4 without DF. `packet` begins with the IP header.
+pub(crate) fn may_be_made_of(packet: &[u8]) -> bool {
+    let header = packet.first_chunk::<{ ipv4::MIN_HEADER }>();
+    header.is_some_and(|header| header[0] >> 4 == 4 && read_u16(header, 6) & DONT_FRAGMENT == 0)
+}
 
 /// Appends to `pieces` the fragments of the packet in `frame`, none longer than `mtu` bytes with its IP header. The addresses of the
 /// frame header are to be set where they leave.
@@ -30,7 +42,7 @@ pub(crate) fn split<F: Frame>(
     pieces: &mut Burst<F>,
 ) -> Result<(), Drop> {
     let is_ipv4 = read_type(frame)? == ethertype::IPV4;
-    let (header, added) = if is_ipv4 { (ipv4::MIN_HEADER, 0) } else { (ipv6::HEADER, FRAGMENT) };
+    let (header, added) = if is_ipv4 { (header_ipv4(frame)?, 0) } else { (ipv6::HEADER, ipv6::FRAGMENT) };
     let front = ethernet::HEADER + header;
     // Offsets are in units of eight bytes.
     let most = mtu.saturating_sub(header + added) & !7;
@@ -60,6 +72,30 @@ fn read_type<F: Frame>(frame: &F) -> Result<u16, Drop> {
     Ok(read_u16(header, 12))
 }
 
+/// The length of the IPv4 header.
+fn header_ipv4<F: Frame>(frame: &F) -> Result<usize, Drop> {
+    let first = frame.data().get(ethernet::HEADER).ok_or(Drop::Truncated)?;
+    Ok((usize::from(first & 0x0f) * 4).max(ipv4::MIN_HEADER))
+}
+
+/// Puts nothing in the place of options that only the first fragment has. What does not add up stays.
+fn drop_options(mut options: &mut [u8]) {
+    while let Some(&kind) = options.first()
+        && kind != END
+    {
+        let length = match (kind, options.get(1)) {
+            (NO_OPERATION, _) => 1,
+            (_, Some(length)) if *length >= 2 => usize::from(*length),
+            _ => return,
+        };
+        let Some((option, rest)) = options.split_at_mut_checked(length) else { return };
+        if kind & COPIED == 0 {
+            option.fill(NO_OPERATION);
+        }
+        options = rest;
+    }
+}
+
 /// One fragment.
 struct Part {
     /// Which bytes of the payload are in it.
@@ -72,7 +108,11 @@ impl Part {
     fn write_ipv4(&self, header: &mut [u8]) {
         let total = (header.len() + self.bytes.len()) as u16;
         let more = if self.is_last { 0 } else { MORE_IPV4 };
-        let place = read_u16(header, 6) & DONT_FRAGMENT | more | (self.bytes.start / 8) as u16;
+        // Of a fragment more follow as they did, and its place is what ours are counted from.
+        let place = (read_u16(header, 6) | more).wrapping_add((self.bytes.start / 8) as u16);
+        if place & OFFSET_IPV4 != 0 {
+            drop_options(&mut header[ipv4::MIN_HEADER..]);
+        }
         header[2..4].copy_from_slice(&total.to_be_bytes());
         header[4..6].copy_from_slice(&(self.identification as u16).to_be_bytes());
         header[6..8].copy_from_slice(&place.to_be_bytes());
@@ -83,7 +123,7 @@ impl Part {
 
     fn write_ipv6(&self, headers: &mut [u8]) {
         let (header, fragment) = headers.split_at_mut(ipv6::HEADER);
-        let length = (FRAGMENT + self.bytes.len()) as u16;
+        let length = (ipv6::FRAGMENT + self.bytes.len()) as u16;
         let next = std::mem::replace(&mut header[6], ipv6::extension::FRAGMENT);
         header[4..6].copy_from_slice(&length.to_be_bytes());
         let more = if self.is_last { 0 } else { MORE_IPV6 };
@@ -163,6 +203,49 @@ mod tests {
             }
             assert_eq!(again, before.data()[54..]);
         }
+    }
+
+    /// A fragment in the middle, with an option that is copied, one that is not, and nothing.
+    #[test]
+    fn fragments_are_fragmented_and_only_the_first_has_all_options() {
+        let options = [0x83, 7, 4, 192, 0, 2, 1, 0x07, 3, 4, 1, 0];
+        let mut before = vec![0xee; 12];
+        before.extend([8, 0, 0x48, 7]);
+        before.extend((32 + 1000_u16).to_be_bytes());
+        before.extend([9, 9, 0x20, 0x10, 63, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 9]);
+        before.extend(options);
+        before.extend((0..1000).map(|n| (n / 7) as u8));
+        for (place, starts) in [([0x20, 0x10], 128), ([0, 0], 0)] {
+            before[20..22].copy_from_slice(&place);
+            let all = pieces(&MemoryFrame::new(&before), 576);
+            assert_eq!(all.len(), 2);
+            let mut again: Vec<u8> = vec![];
+            for (n, piece) in all.iter().enumerate() {
+                let ip = Ipv4::new(&piece.data()[14..], piece.len() - 14).unwrap();
+                assert!(ip.checksum_is_right());
+                assert_eq!(
+                    (ip.header_length(), usize::from(ip.fragment_offset())),
+                    (32, starts + again.len())
+                );
+                assert_eq!(ip.has_more_fragments(), n == 0 || starts > 0);
+                let mut expected = options;
+                if starts + n > 0 {
+                    expected[7..10].fill(NO_OPERATION);
+                }
+                assert_eq!(piece.data()[34..46], expected);
+                again.extend(&piece.data()[46..]);
+            }
+            assert_eq!(again, before[46..]);
+        }
+    }
+
+    #[test]
+    fn only_ipv4_without_dont_fragment_may_be_fragmented() {
+        let ip = |is_ipv4| frame(is_ipv4, 100).data()[14..].to_vec();
+        let mut forbidden = ip(true);
+        forbidden[6] |= 0x40;
+        assert!(may_be_made_of(&ip(true)));
+        assert!(!may_be_made_of(&forbidden) && !may_be_made_of(&ip(false)) && !may_be_made_of(&[0x45; 19]));
     }
 
     #[test]

@@ -59,7 +59,7 @@ fn rewrite_ipv6(
 
 /// Writes the port into the transport header, which begins at `start`, and corrects the checksum. The packet ends at `end`.
 #[inline]
-fn set_port(
+pub(super) fn set_port(
     ip: &mut [u8],
     protocol: u8,
     (start, end): (usize, usize),

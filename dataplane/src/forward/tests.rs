@@ -1,5 +1,6 @@
 //! Packet in, packet out: one row a case. The frames were made with scapy, checksums included.
 
+mod fullnat;
 mod ipv6;
 
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use super::*;
 use crate::conn::{ConnectionTable, Connections, NewConnection, State, Timeouts};
 use crate::network::MacAddr;
-use crate::parse::{Flow, Parsed, parse};
+use crate::parse::{Flow, Parsed};
 use crate::time::Tick;
 use crate::wire::Frame;
 use crate::wire::memory::MemoryFrame;
@@ -78,18 +79,19 @@ fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-/// What `forward` makes of a frame of the connection between [`CLIENT`], [`VIRTUAL`] and [`SERVER`].
+/// What [`Forward`] makes of a frame of the connection between [`CLIENT`], [`VIRTUAL`] and [`SERVER`].
 fn forwarded(frame: &mut MemoryFrame, method: Method, direction: Direction) -> Result<u32, Drop> {
-    let Parsed::Packet(packet) = parse(frame, MacAddr([2, 0, 0, 0, 0, 1])) else {
+    let Parsed::Packet(packet) = Packet::parse(frame, MacAddr([2, 0, 0, 0, 0, 1])) else {
         panic!("not a packet: {frame:?}")
     };
     let table = Arc::new(ConnectionTable::new(8, 8, 1).unwrap());
-    let mut connections = Connections::new(table, 0, Tick(0));
+    let mut connections = Connections::new(table.clone(), 0, Tick(0));
     let flow = Flow::new(packet.flow.protocol(), CLIENT, VIRTUAL);
     let (flow, server) = (flow.into(), (std::net::Ipv4Addr::from(SERVER.0).into(), SERVER.1));
     let new = NewConnection { flow, server, method, destination: 0, state: State::Established };
     let index = connections.open(&new, &Timeouts::default(), Tick(0)).unwrap();
-    forward(frame.data_mut(), &packet, connections.entry(index), direction)
+    let to = packet.forward(frame.data_mut(), &table, table.entry(index), direction);
+    to.map(u32::from)
 }
 
 #[test]

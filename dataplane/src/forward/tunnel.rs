@@ -158,6 +158,22 @@ impl Encapsulation {
         self.kind
     }
 
+    /// Whether `packet`, which begins with an outer IP header and was [taken apart](unwrap) so, has come of this tunnel as far as its
+    /// addresses, protocols and port tell.
+    pub fn has_made(&self, packet: &[u8], unwrapped: &Unwrapped) -> bool {
+        let (version, addresses) = if self.over_ipv4 { (4, 12..20) } else { (6, 8..40) };
+        let protocol = if self.over_ipv4 { self.template[9] } else { self.template[6] };
+        let is_kind = match self.kind {
+            Kind::IpIp => matches!(unwrapped.protocol, IP_PROTOCOL_IPIP | IP_PROTOCOL_IPV6),
+            Kind::Gre { .. } | Kind::Gue { .. } => unwrapped.protocol == protocol,
+        };
+        let port = if let Kind::Gue { port, .. } = self.kind { Some(port) } else { None };
+        packet.first().is_some_and(|byte| byte >> 4 == version)
+            && packet.get(addresses.clone()) == self.template.get(addresses)
+            && is_kind
+            && unwrapped.gue_port == port
+    }
+
     /// The most bytes that a packet grows by.
     pub fn overhead(&self) -> usize {
         let remote = matches!(self.kind, Kind::Gue { checksum: GueChecksum::Remote, .. });

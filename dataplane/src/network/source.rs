@@ -1,8 +1,9 @@
-//! Which address a packet has as its source that the director itself makes: the outer header of a tunnel.
+//! Which address a packet has as its source that the director itself makes: a tunnel's outer packet, an ICMP error.
 //!
 //! Linux's choice for a socket that is not bound is followed: the address that the route prefers; for IPv4 the first one of
 //! the interface, best one on the gateway's network; for IPv6 RFC 6724's rules as far as they tell the addresses of one host
-//! apart. None of this is for the packet's way: control asks when it prepares a tunnel.
+//! apart. It goes over all addresses of the host, and so is not for every packet: control asks when it prepares a tunnel, and a worker
+//! before it tells a server of an error.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -72,12 +73,13 @@ impl Sources {
         let is_local = |address: &Ipv6Addr| address.is_unicast_link_local();
         // Another link's local address means nothing on this one.
         let usable = all.filter(|(at, address)| *at == Some(port) || !is_local(address));
-        // max_by_key takes the last of equal ones, and Linux the first: hence `rev`.
-        let best = usable.collect::<Vec<_>>().into_iter().rev().max_by_key(|(at, address)| {
-            let same_scope = is_local(address) == is_local(&destination);
+        let fitness = |(at, address): (Option<PortId>, Ipv6Addr)| {
+            let same_scope = is_local(&address) == is_local(&destination);
             let bits = (address.to_bits() ^ destination.to_bits()).leading_zeros();
-            (same_scope, *at == Some(port), bits)
-        });
+            (same_scope, at == Some(port), bits)
+        };
+        // Of equal ones Linux takes the first, and so does this.
+        let best = usable.reduce(|best, next| if fitness(next) > fitness(best) { next } else { best });
         best.map(|(_, address)| address)
     }
 }

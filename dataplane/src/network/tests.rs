@@ -43,7 +43,7 @@ fn a_new_mac_keeps_id_and_generation_a_new_route_does_not() {
     network.clear_neighbour(PortId(0), ip("192.0.2.9"));
     assert_eq!(network.adjacency(id), None);
     assert_eq!(network.generation(), generation);
-    network.set_routes([]);
+    network.set_routes([] as [(IpNet, Way); 0]);
     assert_ne!(network.generation(), generation);
 }
 
@@ -91,4 +91,24 @@ fn a_route_that_leads_elsewhere_hides_the_shorter_ones() {
     network.set_routes([(net("0.0.0.0/0"), Some(default)), (net("10.0.0.0/8"), None)]);
     assert_eq!(network.resolve(ip("10.1.2.3")), Err(Unreachable::NoRoute));
     assert_eq!(network.route(ip("11.1.2.3")), Some(default));
+}
+
+#[test]
+fn what_is_local_has_no_way_out() {
+    let mut network = Network::default();
+    let lan = NextHop { port: PortId(1), gateway: None };
+    network.set_routes([
+        (net("192.0.2.0/24"), Way::Out(lan)),
+        (net("192.0.2.1/32"), Way::Local),
+        (net("2001:db8::1/128"), Way::Local),
+        (net("10.0.0.0/8"), Way::Elsewhere),
+    ]);
+    network.set_neighbour(ip("192.0.2.1"), adjacency(1));
+    for local in ["192.0.2.1", "2001:db8::1"] {
+        assert!(network.is_local(ip(local)));
+        assert_eq!((network.route(ip(local)), network.source(ip(local))), (None, None));
+        assert_eq!(network.resolve(ip(local)), Err(Unreachable::NoRoute));
+    }
+    assert!(["192.0.2.2", "10.0.0.1", "2001:db8::2", "8.8.8.8"].iter().all(|a| !network.is_local(ip(a))));
+    assert_eq!(network.route(ip("192.0.2.2")), Some(lan));
 }

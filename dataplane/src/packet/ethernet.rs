@@ -12,6 +12,10 @@ pub mod ethertype {
     pub const IPV4: u16 = 0x0800;
     /// RFC 2464.
     pub const IPV6: u16 = 0x86dd;
+    /// IEEE 802.1Q: a VLAN tag follows.
+    pub const VLAN: u16 = 0x8100;
+    /// IEEE 802.1ad: the outer one of two VLAN tags follows.
+    pub const SERVICE_VLAN: u16 = 0x88a8;
 }
 
 /// A frame with a whole header.

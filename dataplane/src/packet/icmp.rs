@@ -21,6 +21,8 @@ pub mod kind {
 
 /// Codes (IANA) under [`kind::UNREACHABLE`].
 pub mod code {
+    /// RFC 792.
+    pub const HOST: u8 = 1;
     /// RFC 1191.
     pub const FRAGMENTATION_NEEDED: u8 = 4;
 }
@@ -46,6 +48,15 @@ pub enum Error {
     },
     /// The time to live has run out here.
     TimeExceeded,
+    /// What somebody else has said of it.
+    Relayed {
+        /// The type.
+        kind: u8,
+        /// The code.
+        code: u8,
+        /// What comes before the quoted packet.
+        parameter: [u8; 4],
+    },
 }
 
 impl Error {
@@ -58,6 +69,7 @@ impl Error {
                 [kind::UNREACHABLE, code::FRAGMENTATION_NEEDED, 0, 0, 0, 0, high, low]
             }
             Error::TimeExceeded => [kind::TIME_EXCEEDED, 0, 0, 0, 0, 0, 0, 0],
+            Error::Relayed { kind, code, parameter: [a, b, c, d] } => [kind, code, 0, 0, a, b, c, d],
         }
     }
 }

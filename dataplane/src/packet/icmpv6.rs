@@ -34,6 +34,12 @@ pub mod kind {
     pub const REDIRECT: u8 = 137;
 }
 
+/// Codes (IANA) under [`kind::UNREACHABLE`].
+pub mod code {
+    /// RFC 4443 §3.1: nobody answers at that address.
+    pub const ADDRESS: u8 = 3;
+}
+
 /// What is told to a packet's sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -46,6 +52,15 @@ pub enum Error {
     },
     /// The hop limit has run out here.
     TimeExceeded,
+    /// What somebody else has said of it.
+    Relayed {
+        /// The type.
+        kind: u8,
+        /// The code.
+        code: u8,
+        /// What comes before the quoted packet.
+        parameter: [u8; 4],
+    },
 }
 
 impl Error {
@@ -58,6 +73,7 @@ impl Error {
                 [kind::PACKET_TOO_BIG, 0, 0, 0, a, b, c, d]
             }
             Error::TimeExceeded => [kind::TIME_EXCEEDED, 0, 0, 0, 0, 0, 0, 0],
+            Error::Relayed { kind, code, parameter: [a, b, c, d] } => [kind, code, 0, 0, a, b, c, d],
         }
     }
 }

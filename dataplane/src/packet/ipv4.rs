@@ -63,6 +63,25 @@ impl<'a> Ipv4<'a> {
         read_u16(self.header, 6) & 0x3fff != 0
     }
 
+    /// The same in all fragments of a packet.
+    #[inline]
+    pub fn identification(self) -> u16 {
+        read_u16(self.header, 4)
+    }
+
+    /// What a fragment's payload begins with, in bytes into the original's.
+    #[inline]
+    pub fn fragment_offset(self) -> u16 {
+        // In units of eight bytes.
+        read_u16(self.header, 6) << 3
+    }
+
+    /// True where fragments follow this one.
+    #[inline]
+    pub fn has_more_fragments(self) -> bool {
+        read_u16(self.header, 6) & 0x2000 != 0
+    }
+
     /// What the payload is.
     #[inline]
     pub fn protocol(self) -> u8 {
@@ -126,6 +145,30 @@ pub fn readdress(packet: &mut [u8], side: Side, address: u32) -> Option<Differen
     Some(change)
 }
 
+/// [`readdress`] for both sides: the source in the upper half of `addresses`.
+#[inline]
+pub fn readdress_both(packet: &mut [u8], addresses: u64) -> Option<Difference> {
+    let header = packet.first_chunk_mut::<MIN_HEADER>().filter(|header| header[8] > 1)?;
+    header[8] -= 1;
+    let change = Difference::default()
+        .replace_u32(read_u32(header, 12), (addresses >> 32) as u32)
+        .replace_u32(read_u32(header, 16), addresses as u32);
+    let check = change.decrement_high_byte().apply(read_u16(header, 10));
+    header[12..20].copy_from_slice(&addresses.to_be_bytes());
+    header[10..12].copy_from_slice(&check.to_be_bytes());
+    Some(change)
+}
+
+/// Writes `address` on one side and corrects the header's checksum. `packet` begins with the header.
+pub fn set_address(packet: &mut [u8], side: Side, address: u32) {
+    let Some(header) = packet.first_chunk_mut::<MIN_HEADER>() else { return };
+    let at = if side == Side::Source { 12 } else { 16 };
+    let change = Difference::default().replace_u32(read_u32(header, at), address);
+    let check = change.apply(read_u16(header, 10));
+    header[at..at + 4].copy_from_slice(&address.to_be_bytes());
+    header[10..12].copy_from_slice(&check.to_be_bytes());
+}
+
 /// Addresses that no packet from the network can rightly have as its source (RFC 1122 §3.2.1.3): this network,
 /// loopback, multicast, reserved and broadcast. Linux calls them martian.
 pub fn is_martian_source(address: u32) -> bool {
@@ -177,6 +220,29 @@ mod tests {
         let packet = Ipv4::new(&bytes, 24).unwrap();
         assert!(packet.checksum_is_right());
         assert_eq!((packet.source(), packet.destination(), bytes[8]), (0xffff_ffff, 0xc000_0209, 61));
+    }
+
+    #[test]
+    fn an_address_alone_is_set_with_its_checksum() {
+        let mut bytes = packet();
+        set_address(&mut bytes, Side::Source, 0xc000_0209);
+        set_address(&mut bytes, Side::Destination, 0xffff_0000);
+        let packet = Ipv4::new(&bytes, 24).unwrap();
+        assert!(packet.checksum_is_right());
+        assert_eq!((packet.source(), packet.destination(), bytes[8]), (0xc000_0209, 0xffff_0000, 64));
+    }
+
+    #[test]
+    fn fragments_say_where_they_belong() {
+        let mut bytes = packet();
+        bytes[4..8].copy_from_slice(&[0x12, 0x34, 0x20, 0xb9]);
+        let packet = Ipv4::new(&bytes, 24).unwrap();
+        assert!(packet.is_fragment() && packet.has_more_fragments());
+        assert_eq!((packet.identification(), packet.fragment_offset()), (0x1234, 1480));
+        bytes[6..8].copy_from_slice(&[0x5f, 0xff]);
+        let packet = Ipv4::new(&bytes, 24).unwrap();
+        assert!(packet.is_fragment() && !packet.has_more_fragments());
+        assert_eq!(packet.fragment_offset(), 65_528);
     }
 
     #[test]

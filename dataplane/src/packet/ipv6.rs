@@ -3,12 +3,17 @@
 //! The chain of extension headers is walked with a bound, and never beyond the first piece of the frame. Whatever cannot be
 //! walked has a name.
 
+use std::net::IpAddr;
+
 use super::checksum::Difference;
 use super::ipv4::{Malformed, Side};
 use super::{read_u16, read_u32, read_u128};
 
 /// The length of the header, without extensions.
 pub const HEADER: usize = 40;
+
+/// The length of a fragment header.
+pub const FRAGMENT: usize = 8;
 
 /// What every link must carry in one piece (RFC 8200 §5).
 pub const MIN_MTU: usize = 1280;
@@ -63,6 +68,12 @@ pub struct Fragment {
 }
 
 impl Fragment {
+    #[inline]
+    fn read(header: &[u8; FRAGMENT], at: usize) -> Self {
+        let (word, identification) = (read_u16(header, 2), read_u32(header, 4));
+        Self { at, offset: word & 0xfff8, more: word & 1 != 0, identification }
+    }
+
     /// True where it is all of the packet (RFC 6946 calls it atomic).
     #[inline]
     pub fn is_whole(self) -> bool {
@@ -73,8 +84,10 @@ impl Fragment {
 /// Why extension headers could not be walked to their end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadChain {
-    /// The chain goes past the packet, or past the first piece of the frame (RFC 7112).
+    /// The chain goes past the packet, or past the first piece of the frame.
     Truncated,
+    /// The same of a first fragment, which must have all of the chain in it (RFC 7112).
+    Fragmented,
     /// More than [`MAX_EXTENSIONS`].
     TooMany,
     /// A hop-by-hop header behind another one (RFC 8200 §4.1).
@@ -137,6 +150,26 @@ impl<'a> Ipv6<'a> {
         read_u128(self.header, 24)
     }
 
+    /// The fragment header, wherever the chain of extension headers ends, and what it says comes next. Of that only the first
+    /// fragment's counts (RFC 8200 §4.5).
+    #[cold]
+    pub fn fragment(self) -> Option<(Fragment, u8)> {
+        let (mut next, mut offset) = (self.header[6], HEADER);
+        for _ in 0..MAX_EXTENSIONS {
+            let header = self.packet.get(offset..)?.first_chunk::<FRAGMENT>()?;
+            match next {
+                extension::FRAGMENT => {
+                    return Some((Fragment::read(header, offset), header[0]));
+                }
+                extension::AUTHENTICATION => offset += (usize::from(header[1]) + 2) * 4,
+                _ if is_extension(next) => offset += (usize::from(header[1]) + 1) * 8,
+                _ => return None,
+            }
+            next = header[0];
+        }
+        None
+    }
+
     /// Walks the extension headers.
     #[inline]
     pub fn upper(self) -> Result<Upper, BadChain> {
@@ -149,24 +182,22 @@ impl<'a> Ipv6<'a> {
                 break;
             }
             let header = self.packet.get(offset..).and_then(<[u8]>::first_chunk::<8>);
-            let header = header.ok_or(BadChain::Truncated)?;
+            let header = header.ok_or_else(|| BadChain::cut(fragment))?;
             let length = match protocol {
                 extension::FRAGMENT if fragment.is_some() => return Err(BadChain::RepeatedFragment),
-                extension::FRAGMENT => 8,
+                extension::FRAGMENT => FRAGMENT,
                 extension::AUTHENTICATION => (usize::from(header[1]) + 2) * 4,
                 extension::HOP_BY_HOP if seen > 0 => return Err(BadChain::HopByHopNotFirst),
                 extension::ROUTING if header[3] != 0 => return Err(BadChain::SourceRouted),
                 _ => (usize::from(header[1]) + 1) * 8,
             };
             if offset + length > self.packet.len() {
-                return Err(BadChain::Truncated);
+                return Err(BadChain::cut(fragment));
             }
             if protocol == extension::FRAGMENT {
-                let word = read_u16(header, 2);
-                let (more, place) = (word & 1 != 0, word & 0xfff8);
-                let identification = read_u32(header, 4);
-                fragment = Some(Fragment { at: offset, offset: place, more, identification });
-                if place != 0 {
+                let this = Fragment::read(header, offset);
+                fragment = Some(this);
+                if this.offset != 0 {
                     // The headers that may follow are in the first fragment; here they are data.
                     return Ok(Upper { protocol: header[0], offset: offset + length, fragment });
                 }
@@ -178,9 +209,29 @@ impl<'a> Ipv6<'a> {
     }
 }
 
-const fn is_extension(protocol: u8) -> bool {
+impl BadChain {
+    #[cold]
+    fn cut(fragment: Option<Fragment>) -> Self {
+        match fragment {
+            Some(fragment) if !fragment.is_whole() => Self::Fragmented,
+            _ => Self::Truncated,
+        }
+    }
+}
+
+/// True for the extension headers that are [walked](Ipv6::upper).
+pub(crate) const fn is_extension(protocol: u8) -> bool {
     use extension::{AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING};
     matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION)
+}
+
+/// An address as a number, IPv4 mapped into IPv6 (RFC 4291 §2.5.5.2).
+#[inline]
+pub fn mapped(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
+        IpAddr::V6(address) => address.into(),
+    }
 }
 
 /// Takes one off the hop limit. False, and nothing done, where it is 1 or 0 already: the packet must not go on.
@@ -207,6 +258,27 @@ pub fn readdress(packet: &mut [u8], side: Side, address: u128) -> Option<Differe
     let change = Difference::default().replace_u128(read_u128(packet, at), address);
     packet[at..at + 16].copy_from_slice(&address.to_be_bytes());
     Some(change)
+}
+
+/// [`readdress`] for both sides.
+#[inline]
+pub fn readdress_both(packet: &mut [u8], source: u128, destination: u128) -> Option<Difference> {
+    if !decrement_hop_limit(packet) {
+        return None;
+    }
+    let change = Difference::default()
+        .replace_u128(read_u128(packet, 8), source)
+        .replace_u128(read_u128(packet, 24), destination);
+    packet[8..24].copy_from_slice(&source.to_be_bytes());
+    packet[24..40].copy_from_slice(&destination.to_be_bytes());
+    Some(change)
+}
+
+/// Writes `address` on one side. `packet` begins with the header.
+pub fn set_address(packet: &mut [u8], side: Side, address: u128) {
+    let Some(header) = packet.first_chunk_mut::<HEADER>() else { return };
+    let at = if side == Side::Source { 8 } else { 24 };
+    header[at..at + 16].copy_from_slice(&address.to_be_bytes());
 }
 
 /// Addresses that no packet from the network can rightly have as its source: unspecified, loopback, multicast (RFC 4291

@@ -7,9 +7,13 @@ pub mod icmp;
 pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod proxy;
 pub mod sctp;
+pub mod sip;
 pub mod tcp;
+pub mod toa;
 pub mod udp;
+pub mod vlan;
 
 #[cfg(test)]
 pub(crate) mod vectors;

@@ -7,8 +7,8 @@ use super::{read_u16, read_u32};
 /// The length of the common header.
 pub const HEADER: usize = 12;
 
-/// Of a chunk: type, flags, length.
-const CHUNK_HEADER: usize = 4;
+/// The length of a chunk's header: type, flags, length.
+pub const CHUNK_HEADER: usize = 4;
 
 /// What a packet's first chunk means to the association, as IPVS sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,11 +121,23 @@ impl<'a> Sctp<'a> {
 /// Writes `port` into a packet that is all there, and the checksum for it: CRC32c over all of it, lowest byte first (RFC 9260
 /// §6.8). Nothing where the port is there already: addresses are not in the checksum.
 pub fn set_port(packet: &mut [u8], side: Side, port: u16) {
-    let at = if side == Side::Source { 0 } else { 2 };
-    if packet.len() < HEADER || read_u16(packet, at) == port {
+    if packet.len() < HEADER {
         return;
     }
-    packet[at..at + 2].copy_from_slice(&port.to_be_bytes());
+    let (source, destination) = (read_u16(packet, 0), read_u16(packet, 2));
+    let [source, destination] = match side {
+        Side::Source => [port, destination],
+        Side::Destination => [source, port],
+    };
+    set_ports(packet, u32::from(source) << 16 | u32::from(destination));
+}
+
+/// The same for both ports, the source's in the upper half.
+pub fn set_ports(packet: &mut [u8], ports: u32) {
+    if packet.len() < HEADER || read_u32(packet, 0) == ports {
+        return;
+    }
+    packet[..4].copy_from_slice(&ports.to_be_bytes());
     packet[8..HEADER].fill(0);
     let check = crc32c::crc32c(packet);
     packet[8..HEADER].copy_from_slice(&check.to_le_bytes());

@@ -35,6 +35,19 @@ impl<'a> Udp<'a> {
     }
 }
 
+/// Writes both ports, the source's in the upper half, and corrects the checksum as [`set_port`] does.
+#[inline]
+pub fn set_ports(datagram: &mut [u8], ports: u32, address_change: Difference) {
+    let Some(header) = datagram.first_chunk_mut::<HEADER>() else { return };
+    let old = read_u32(header, 0);
+    header[..4].copy_from_slice(&ports.to_be_bytes());
+    let check = read_u16(header, 6);
+    if check != 0 {
+        let check = written(address_change.replace_u32(old, ports).apply(check));
+        header[6..8].copy_from_slice(&check.to_be_bytes());
+    }
+}
+
 /// Writes `port` and corrects the checksum for it and for `address_change` in the pseudo-header. A checksum of 0
 /// means that the sender made none and stays 0; one that comes out as 0 is written as all ones (RFC 768).
 #[inline]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Flow, Packet};
+use super::Flow;
 use crate::packet::protocol;
 use crate::packet::tcp::Flags;
 
@@ -12,7 +12,7 @@ pub struct Flow6 {
     source: u128,
     destination: u128,
     /// From the top: source port 16, destination port 16, zero 8 (where IPv4 flows have the protocol), protocol 8, zero 14, 1,
-    /// and 1 where this is the key of a persistence template. No IPv4 flow has such a word.
+    /// and 1 where this is the key of a persistence template, of which the rest is as in [`Flow`]'s. No IPv4 flow has such a word.
     ports: u64,
 }
 
@@ -40,6 +40,12 @@ impl Flow6 {
     #[inline]
     pub const fn is_template(self) -> bool {
         self.ports & 1 != 0
+    }
+
+    /// As [`Flow::of_range`].
+    pub(crate) const fn of_range(self, prefix_length: u8, last_port: u16) -> Self {
+        let range = (last_port as u64) << 48 | (prefix_length as u64 + 1) << 8;
+        Self { ports: self.ports | range, ..self }
     }
 
     #[inline]
@@ -125,6 +131,27 @@ impl AnyFlow {
         }
     }
 
+    /// The key of a persistence template that an engine makes: as `key`, but for a hash in the client's place. It is an IPv6 flow of
+    /// either family, and no other template's key.
+    pub fn engine_template(key: Self, hash: u128) -> Self {
+        let (address, port) = key.destination();
+        let address = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        // No prefix is as long.
+        Flow6::template(key.protocol(), hash, (address.into(), port)).of_range(u8::MAX - 1, 0).into()
+    }
+
+    /// The flow the other way round.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        match self {
+            Self::V4(flow) => Flow::new(flow.protocol(), flow.destination(), flow.source()).into(),
+            Self::V6(flow) => Flow6::new(flow.protocol(), flow.destination(), flow.source()).into(),
+        }
+    }
+
     /// The IP protocol number.
     #[inline]
     pub fn protocol(self) -> u8 {
@@ -149,6 +176,14 @@ impl AnyFlow {
         match self {
             Self::V4(flow) => (Ipv4Addr::from(flow.destination().0).into(), flow.destination().1),
             Self::V6(flow) => (Ipv6Addr::from(flow.destination().0).into(), flow.destination().1),
+        }
+    }
+
+    /// As [`Flow::of_range`].
+    pub(crate) fn of_range(self, prefix_length: u8, last_port: u16) -> Self {
+        match self {
+            Self::V4(key) => key.of_range(prefix_length, last_port).into(),
+            Self::V6(key) => key.of_range(prefix_length, last_port).into(),
         }
     }
 
@@ -192,18 +227,6 @@ pub struct AnyPacket {
     pub transport: usize,
     /// TCP's control bits, or what stands for them.
     pub flags: Flags,
-}
-
-impl From<&Packet> for AnyPacket {
-    #[inline]
-    fn from(packet: &Packet) -> Self {
-        Self {
-            flow: packet.flow.into(),
-            length: packet.length.into(),
-            transport: packet.ip_header.into(),
-            flags: packet.flags,
-        }
-    }
 }
 
 impl From<Flow> for AnyFlow {

@@ -1,11 +1,14 @@
 //! Parse, for IPv6: what a received frame is, and for balanced protocols its flow and where its headers lie.
 
-use super::{AnyPacket, Flow6, is_balanced, transport_header};
-use crate::counters::{Drop, Verdict};
+use super::{
+    AnyPacket, Flow6, Fragment, IpPacket, Parsed, fragment, icmp_error, is_balanced, transport_header,
+};
+use crate::counters::Drop;
 use crate::network::MacAddr;
 use crate::packet::ethernet::{self, Ethernet, ethertype};
 use crate::packet::ipv4::Malformed;
-use crate::packet::ipv6::{BadChain, Ipv6};
+use crate::packet::ipv6::{BadChain, Ipv6, Upper};
+use crate::packet::protocol;
 use crate::packet::tcp::Flags;
 use crate::wire::Frame;
 
@@ -23,102 +26,92 @@ pub struct Packet6 {
 }
 
 impl Packet6 {
-    /// What stands for a frame that is no such packet. Packets have a length.
-    pub(crate) const NONE: Self = Self { flow: Flow6::NONE, length: 0, transport: 0, flags: Flags(0) };
-
-    /// True for any packet, false for [`Packet6::NONE`].
+    /// The packet of a balanced protocol whose headers these are; `payload` is what the frame's first piece holds of it. `None`
+    /// where the transport header is not whole.
     #[inline]
-    pub(crate) fn is_some(&self) -> bool {
-        self.length != 0
+    pub(super) fn of(ip: Ipv6<'_>, upper: Upper, payload: &[u8]) -> Option<Self> {
+        let end = payload.len().min(ip.total_length());
+        let (ports, flags) = transport_header(upper.protocol, payload.get(upper.offset..end)?)?;
+        let (source, destination) = ((ports >> 16) as u16, ports as u16);
+        Some(Self {
+            flow: Flow6::new(upper.protocol, (ip.source(), source), (ip.destination(), destination)),
+            length: ip.total_length() as u32,
+            transport: upper.offset as u16,
+            flags,
+        })
     }
 }
 
-impl From<&Packet6> for AnyPacket {
-    fn from(packet: &Packet6) -> Self {
-        Self {
-            flow: packet.flow.into(),
-            length: packet.length as usize,
-            transport: packet.transport.into(),
-            flags: packet.flags,
+impl IpPacket for Packet6 {
+    type Flow = Flow6;
+
+    const NONE: Self = Self { flow: Flow6::NONE, length: 0, transport: 0, flags: Flags(0) };
+
+    #[inline]
+    fn parse<F: Frame>(frame: &F, mac: MacAddr) -> Parsed<Self> {
+        let Some(ethernet) = Ethernet::new(frame.data()) else { return Parsed::dropped(Drop::Truncated) };
+        if ethernet.ethertype() != ethertype::IPV6 || ethernet.destination() != mac {
+            return Parsed::TO_KERNEL;
+        }
+        let payload = ethernet.payload();
+        let ip = match Ipv6::new(payload, frame.len() - ethernet::HEADER) {
+            Ok(ip) => ip,
+            Err(Malformed::Truncated) => return Parsed::dropped(Drop::Truncated),
+            Err(Malformed::BadHeader) => return Parsed::dropped(Drop::BadHeader),
+        };
+        let upper = match ip.upper() {
+            Ok(upper) => upper,
+            // Whether it may go on to its next stop, Linux knows.
+            Err(BadChain::SourceRouted) => return Parsed::TO_KERNEL,
+            Err(BadChain::Truncated) => return Parsed::dropped(Drop::Truncated),
+            Err(BadChain::Fragmented) => return Parsed::Fragment,
+            Err(BadChain::TooMany | BadChain::HopByHopNotFirst | BadChain::RepeatedFragment) => {
+                return Parsed::dropped(Drop::BadHeader);
+            }
+        };
+        if let Some(fragment) = upper.fragment
+            && !fragment.is_whole()
+        {
+            return fragment::parsed_ipv6(ip, upper.protocol);
+        }
+        if !is_balanced(upper.protocol) {
+            let kind = payload.get(upper.offset);
+            let is_error = kind.is_some_and(|kind| icmp_error::is_error_ipv6(*kind));
+            return if is_error && upper.protocol == protocol::ICMPV6 {
+                Parsed::Error
+            } else {
+                Parsed::TO_KERNEL
+            };
+        }
+        Self::of(ip, upper, payload).map_or(Parsed::dropped(Drop::Truncated), Parsed::Packet)
+    }
+
+    #[cold]
+    fn fragment<F: Frame>(frame: &F) -> Option<Fragment<Self>> {
+        fragment::of_ipv6(frame)
+    }
+
+    #[inline]
+    fn flow(&self) -> Flow6 {
+        self.flow
+    }
+
+    #[inline]
+    fn length(&self) -> u32 {
+        self.length
+    }
+
+    #[inline]
+    fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    fn any(&self) -> AnyPacket {
+        AnyPacket {
+            flow: self.flow.into(),
+            length: self.length as usize,
+            transport: self.transport.into(),
+            flags: self.flags,
         }
     }
-}
-
-/// True for a frame with an IPv6 packet for the port with the address `mac`. What goes to a group, as neighbour discovery does,
-/// is not for it.
-#[inline]
-pub(crate) fn is_ipv6<F: Frame>(frame: &F, mac: MacAddr) -> bool {
-    Ethernet::new(frame.data())
-        .is_some_and(|ethernet| ethernet.ethertype() == ethertype::IPV6 && ethernet.destination() == mac)
-}
-
-/// What a frame with an IPv6 packet is; as [`super::Parsed`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parsed6 {
-    /// To be looked up.
-    Packet(Packet6),
-    /// A fragment to this address: nothing to look up.
-    Fragment {
-        /// Destination address as a number.
-        destination: u128,
-    },
-    /// Not for the balancer.
-    Other(Verdict),
-}
-
-const TO_KERNEL: Parsed6 = Parsed6::Other(Verdict::ToKernel);
-
-const fn dropped(reason: Drop) -> Parsed6 {
-    Parsed6::Other(Verdict::Drop(reason))
-}
-
-/// Parses a frame: the packet in it, else [`Packet6::NONE`]. What else may be in it, [`parse_ipv6`] tells.
-#[inline]
-pub(crate) fn packet_ipv6<F: Frame>(frame: &F, mac: MacAddr) -> Packet6 {
-    match parse_ipv6(frame, mac) {
-        Parsed6::Packet(packet) => packet,
-        _ => Packet6::NONE,
-    }
-}
-
-/// Parses any frame with an IPv6 packet that a port with the address `mac` received.
-#[inline]
-pub fn parse_ipv6<F: Frame>(frame: &F, mac: MacAddr) -> Parsed6 {
-    let Some(ethernet) = Ethernet::new(frame.data()) else { return dropped(Drop::Truncated) };
-    if ethernet.ethertype() != ethertype::IPV6 || ethernet.destination() != mac {
-        return TO_KERNEL;
-    }
-    let payload = ethernet.payload();
-    let ip = match Ipv6::new(payload, frame.len() - ethernet::HEADER) {
-        Ok(ip) => ip,
-        Err(Malformed::Truncated) => return dropped(Drop::Truncated),
-        Err(Malformed::BadHeader) => return dropped(Drop::BadHeader),
-    };
-    let upper = match ip.upper() {
-        Ok(upper) => upper,
-        // Whether it may go on to its next stop, Linux knows.
-        Err(BadChain::SourceRouted) => return TO_KERNEL,
-        Err(BadChain::Truncated) => return dropped(Drop::Truncated),
-        Err(BadChain::TooMany | BadChain::HopByHopNotFirst | BadChain::RepeatedFragment) => {
-            return dropped(Drop::BadHeader);
-        }
-    };
-    if !is_balanced(upper.protocol) {
-        return TO_KERNEL;
-    }
-    if upper.fragment.is_some_and(|fragment| !fragment.is_whole()) {
-        return Parsed6::Fragment { destination: ip.destination() };
-    }
-    let end = payload.len().min(ip.total_length());
-    let transport = payload.get(upper.offset..end).unwrap_or_default();
-    let Some((ports, flags)) = transport_header(upper.protocol, transport) else {
-        return dropped(Drop::Truncated);
-    };
-    let (source, destination) = ((ports >> 16) as u16, ports as u16);
-    Parsed6::Packet(Packet6 {
-        flow: Flow6::new(upper.protocol, (ip.source(), source), (ip.destination(), destination)),
-        length: ip.total_length() as u32,
-        transport: upper.offset as u16,
-        flags,
-    })
 }

@@ -8,8 +8,8 @@ use super::{Burst, Frame, Wire};
 /// Bytes in front of a frame that [`Frame::prepend`] can take, as DPDK's default headroom.
 const HEADROOM: usize = 128;
 
-/// A frame in a vector.
-#[derive(Clone, PartialEq, Eq)]
+/// A frame in a vector. Two are equal where their bytes are.
+#[derive(Clone)]
 pub struct MemoryFrame {
     buffer: Vec<u8>,
     start: usize,
@@ -18,11 +18,24 @@ pub struct MemoryFrame {
 impl MemoryFrame {
     /// A frame of these bytes.
     pub fn new(bytes: &[u8]) -> Self {
-        let mut buffer = vec![0; HEADROOM];
+        Self::with_headroom(bytes, HEADROOM)
+    }
+
+    /// The same with so many bytes in front.
+    pub fn with_headroom(bytes: &[u8], headroom: usize) -> Self {
+        let mut buffer = vec![0; headroom];
         buffer.extend_from_slice(bytes);
-        Self { buffer, start: HEADROOM }
+        Self { buffer, start: headroom }
     }
 }
+
+impl PartialEq for MemoryFrame {
+    fn eq(&self, other: &Self) -> bool {
+        self.data() == other.data()
+    }
+}
+
+impl Eq for MemoryFrame {}
 
 impl std::fmt::Debug for MemoryFrame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

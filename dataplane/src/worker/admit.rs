@@ -3,20 +3,22 @@
 //!
 //! Runs on the packet's way, for the packets that open connections: takes no lock and allocates nothing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Balancer, persist};
+use super::{Balancer, fullnat, persist};
 use crate::conn::entry::Entry;
 use crate::conn::key::Key;
 use crate::conn::state::Seen;
 use crate::conn::table::Found;
-use crate::conn::{ConnectionTable, Direction, Index, NewConnection, OpenError, State, state};
+use crate::conn::{ConnectionTable, Direction, Index, Method, NewConnection, OpenError, State, state};
 use crate::counters::{Drop, Verdict};
+use crate::forward::Forward;
 use crate::network::PortId;
 use crate::packet::tcp::Flags;
 use crate::packet::{ipv4, ipv6, protocol};
-use crate::parse::{AnyPacket, Packet};
+use crate::parse::{AnyFlow, AnyPacket};
 use crate::schedule::Arrival;
+use crate::service::{Match, Wide};
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
 use crate::wire::{Frame, Wire};
@@ -67,17 +69,47 @@ impl<W: Wire> Balancer<W> {
         (frame, port): (&[u8], PortId),
         now: Tick,
     ) -> Result<Found, Verdict> {
-        let Snapshot { services, timeouts, sysctls, defence, .. } = self.snapshot.current();
+        let Snapshot { sysctls, masqueraded, .. } = self.snapshot.current();
         let flow = packet.flow;
+        let is_reset = packet.flags.any(Flags::RST);
+        if sysctls.nat_icmp_send && !is_reset && masqueraded.contains(flow.protocol(), flow.source()) {
+            return Err(Verdict::Drop(Drop::NoConnection));
+        }
         // Linux answers what belongs to no connection; a SYN alone opens one, or an INIT.
         let is_sloppy = match flow.protocol() {
             protocol::UDP => true,
             protocol::SCTP => sysctls.sloppy_sctp,
             _ => sysctls.sloppy_tcp,
         };
-        if packet.flags.any(Flags::RST) || !(is_sloppy || packet.flags.any(Flags::SYN)) {
+        if is_reset || !(is_sloppy || packet.flags.any(Flags::SYN)) {
             return Err(Verdict::ToKernel);
         }
+        self.schedule(packet, (frame, port), Some(packet.flags), now)
+    }
+
+    /// The same for a packet that an ICMP error is about, sent by a server that nobody here knows of (schedule_icmp): for the client's
+    /// flow. What else is in the error is not the client's.
+    #[inline(never)]
+    pub(super) fn admit_by_error(
+        &mut self,
+        packet: &AnyPacket,
+        port: PortId,
+        now: Tick,
+    ) -> Result<Found, Verdict> {
+        self.schedule(packet, (&[], port), None, now)
+    }
+
+    /// Opens a connection for a packet that may, whose state follows from the control bits that it has, if any.
+    #[inline(always)]
+    fn schedule(
+        &mut self,
+        packet: &AnyPacket,
+        (frame, port): (&[u8], PortId),
+        flags: Option<Flags>,
+        now: Tick,
+    ) -> Result<Found, Verdict> {
+        let Snapshot { services, timeouts, sysctls, defence, locals, .. } = self.snapshot.current();
+        let flow = packet.flow;
         let found = services.find(flow, port).ok_or(Verdict::ToKernel)?;
         let service = found.service;
         let is_martian = match flow.source().0 {
@@ -93,15 +125,22 @@ impl<W: Wire> Balancer<W> {
         let arrival = Arrival::new(packet, frame, now, sysctls.scheduling());
         let (destinations, connections) = (&*self.destinations, &mut self.connections);
         let (destination, template) = if service.persistence().is_some() {
-            let chosen = persist::template(found, arrival, destinations, connections, sysctls);
-            let (destination, template) = chosen.map_err(|reason| match reason {
-                Drop::NoDestination => found.refusal(flow),
-                reason => Verdict::Drop(reason),
-            })?;
-            (destination, Some(template))
+            match persist::template(found, arrival, destinations, connections, sysctls) {
+                Ok((destination, template)) => (destination, Some(template)),
+                Err(Drop::NoDestination) => {
+                    let left = Left::by(&found, flow);
+                    return self.without_destination(packet, left, flags, now);
+                }
+                Err(reason) => return Err(Verdict::Drop(reason)),
+            }
         } else {
-            let destination = service.scheduler().schedule(service, destinations, arrival);
-            (destination.ok_or_else(|| found.refusal(flow))?, None)
+            match service.scheduler().schedule(service, destinations, arrival) {
+                Some(destination) => (destination, None),
+                None => {
+                    let left = Left::by(&found, flow);
+                    return self.without_destination(packet, left, flags, now);
+                }
+            }
         };
         let initial = State::initial(flow.protocol());
         let new = NewConnection {
@@ -109,18 +148,25 @@ impl<W: Wire> Balancer<W> {
             server: (destination.address, found.server_port(destination, flow)),
             method: destination.method,
             destination: destination.id,
-            state: if initial.is_sctp() {
+            state: match flags {
+                Some(flags) if !initial.is_sctp() => {
+                    let seen = Seen::from_client(destination.method, false);
+                    state::next(initial, seen, flags, defence.secure_tcp)
+                }
                 // A second INIT means something else than the first one: it is counted once, where the packet is sent on. A
                 // SYN may be counted twice, which saves a timer.
-                initial
-            } else {
-                let seen = Seen::from_client(destination.method, false);
-                state::next(initial, seen, packet.flags, defence.secure_tcp)
+                _ => initial,
             },
         };
         destinations.opening(new.destination, new.state);
-        let is_one_packet = service.is_one_packet(flow.protocol());
+        // By FULLNAT the server's answer would not find back without a connection.
+        let is_fullnat = new.method == Method::FullNat;
+        let is_one_packet = service.is_one_packet(flow.protocol()) && !is_fullnat;
         let opened = match template {
+            template if is_fullnat => {
+                let new = (&new, service.announce());
+                fullnat::open(connections, (locals, &mut self.draws), template, new, timeouts, now)
+            }
             None if !is_one_packet => connections.open(&new, timeouts, now),
             Some(template) if !is_one_packet => connections.open_under(template, &new, timeouts, now),
             template => connections.open_once(template, &new, now),
@@ -138,32 +184,79 @@ impl<W: Wire> Balancer<W> {
         }
     }
 
+    /// For a packet that would open a connection, and its service has no destination for it: on its way to another host, and for its service by
+    /// its mark, it goes on past that (cache_bypass); else it is refused. What an error has opened nobody goes past.
+    #[cold]
+    #[inline(never)]
+    fn without_destination(
+        &mut self,
+        packet: &AnyPacket,
+        Left { refusal, is_by_mark, is_one_packet }: Left,
+        flags: Option<Flags>,
+        now: Tick,
+    ) -> Result<Found, Verdict> {
+        let Snapshot { network, timeouts, sysctls, defence, .. } = self.snapshot.current();
+        let flow = packet.flow;
+        let is_past = sysctls.cache_bypass && is_by_mark && network.route(flow.destination().0).is_some();
+        let Some(flags) = flags.filter(|_| is_past) else { return Err(refusal) };
+        let nowhere = match flow {
+            AnyFlow::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            AnyFlow::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let (method, initial) = (Method::Bypass, State::initial(flow.protocol()));
+        let seen = Seen::from_client(method, false);
+        let new = NewConnection {
+            flow,
+            server: (nowhere, 0),
+            method,
+            destination: self.destinations.nobody(),
+            state: if initial.is_sctp() {
+                initial
+            } else {
+                state::next(initial, seen, flags, defence.secure_tcp)
+            },
+        };
+        self.destinations.opening(new.destination, new.state);
+        let opened = if is_one_packet {
+            self.connections.open_once(None, &new, now)
+        } else {
+            self.connections.open(&new, timeouts, now)
+        };
+        if is_one_packet || opened.is_err() {
+            self.destinations.ended(new.destination, new.state);
+        }
+        match opened {
+            Ok(index) => Ok(Found { index, direction: Direction::ToServer }),
+            Err(OpenError::Exists(found)) => Ok(found),
+            Err(refused) => Err(Verdict::Drop(refused.into())),
+        }
+    }
+
     /// For a packet whose connection's destination has been deleted: dropped in silence, or, with expire_nodest_conn, the
     /// connection ends and the packet is what it is without one.
     #[cold]
     #[inline(never)]
-    pub(super) fn forward_elsewhere(
+    pub(super) fn forward_elsewhere<P: Forward>(
         &mut self,
         table: &ConnectionTable,
         (frame, port): (W::Frame, PortId),
-        packet: &Packet,
+        packet: &P,
         index: Index,
         now: Tick,
     ) {
-        match self.elsewhere(table, packet.flow, &packet.into(), (frame.data(), port), (index, now)) {
+        match self.elsewhere(table, packet, (frame.data(), port), (index, now)) {
             Ok(found) => {
                 self.forward(table, (frame, port), packet, found, table.entry(found.index), now);
             }
-            Err(verdict) => self.finish(verdict, port, frame, packet, now),
+            Err(verdict) => self.finish(table, verdict, (frame, port), packet, now),
         }
     }
 
     /// The connection that such a packet opens, whose destination is there.
-    pub(super) fn elsewhere(
+    pub(super) fn elsewhere<P: Forward>(
         &mut self,
         table: &ConnectionTable,
-        flow: impl Key,
-        packet: &AnyPacket,
+        packet: &P,
         received: (&[u8], PortId),
         (index, now): (Index, Tick),
     ) -> Result<Found, Verdict> {
@@ -172,10 +265,29 @@ impl<W: Wire> Balancer<W> {
             return Err(GONE);
         }
         self.close(index);
-        let found = self.search(table, flow, packet, received, now)?;
+        let found = self.search(table, packet.flow(), &packet.any(), received, now)?;
         // Deleted between the snapshot in which it was chosen and now.
         let is_gone = self.tallies.of(table.entry(found.index).destination()).is_gone();
         if is_gone { Err(GONE) } else { Ok(found) }
+    }
+}
+
+/// What a service leaves a packet to for which it has no destination.
+struct Left {
+    /// What becomes of it unless it goes past the service.
+    refusal: Verdict,
+    is_by_mark: bool,
+    is_one_packet: bool,
+}
+
+impl Left {
+    #[cold]
+    fn by(found: &Match<'_>, flow: AnyFlow) -> Self {
+        Self {
+            refusal: found.refusal(flow),
+            is_by_mark: matches!(found.wide, Some(Wide::Mark(_))),
+            is_one_packet: found.service.is_one_packet(flow.protocol()),
+        }
     }
 }
 

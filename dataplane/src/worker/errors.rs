@@ -32,7 +32,6 @@ pub(super) struct Errors {
     since: Tick,
     rate: u32,
     burst: u32,
-    sent: u16,
 }
 
 impl Errors {
@@ -42,7 +41,7 @@ impl Errors {
         let peer = Peer { address: 0, credit: SAVED, since: now };
         let burst = (BURST / workers).max(1) * TICKS_PER_SECOND;
         let rate = (RATE / workers).max(1);
-        Self { peers: vec![peer; PEERS].into(), credit: burst, since: now, rate, burst, sent: 0 }
+        Self { peers: vec![peer; PEERS].into(), credit: burst, since: now, rate, burst }
     }
 
     /// Whether `address` may be told of an error now; counts it as told.
@@ -66,14 +65,8 @@ impl Errors {
         let may = peer.credit >= COST;
         if may {
             peer.credit -= COST;
-            self.sent = self.sent.wrapping_add(1);
         }
         may
-    }
-
-    /// A number for the error that was just allowed.
-    pub(super) fn identification(&self) -> u16 {
-        self.sent
     }
 }
 

@@ -1,12 +1,12 @@
 //! Persistence: where a new connection goes of a client that has others, or had some a while ago (the kernel's
 //! ip_vs_sched_persist).
 
-use crate::conn::{Connections, Index, NewConnection, OpenError, State};
+use crate::conn::{Connections, Index, NewConnection, Note, OpenError, State};
 use crate::counters::Drop;
 use crate::destination::Destinations;
 use crate::parse::AnyFlow;
 use crate::schedule::Arrival;
-use crate::service::{Destination, FTP, Match, Persistence};
+use crate::service::{Destination, FTP, Match, Persistence, Wide};
 use crate::sysctl::Sysctls;
 
 /// How often a template is looked for that other workers keep ending or opening.
@@ -23,6 +23,14 @@ pub(super) fn template<'s>(
     let Match { service, .. } = found;
     let Some(persistence) = service.persistence() else { return Err(Drop::NoDestination) };
     let key = key(found, persistence, arrival.flow);
+    let (key, note) = match service.engine() {
+        None => (key, None),
+        Some(engine) => {
+            let data = engine.data(arrival.datagram).ok_or(Drop::NoCallId)?;
+            let client = persistence.network(arrival.flow.source().0);
+            (connections.table().engine_key(key, data), Some(Note::new(client, data)))
+        }
+    };
     let one_packet = service.has_one_packet();
     let mut chosen = None;
     for _ in 0..ATTEMPTS {
@@ -52,7 +60,7 @@ pub(super) fn template<'s>(
             state: State::None,
         };
         destinations.template_opening(destination.id);
-        match connections.open_template(&new, (persistence.ticks, one_packet), arrival.now) {
+        match connections.open_template(&new, (persistence.ticks, one_packet), note.as_ref(), arrival.now) {
             Ok(template) => return Ok((destination, template)),
             Err(refused) => {
                 destinations.template_ended(destination.id);
@@ -66,13 +74,15 @@ pub(super) fn template<'s>(
     Err(Drop::TableFull)
 }
 
-/// The template's key. A mark's is of no protocol and of the mark in the address's place. Else it is of the service's own port
-/// where that is one port. FTP's is one for all ports, since clients open connections to others, too.
+/// The template's key. A mark's is of no protocol and of the mark in the address's place, a range's of the range. Else it is of the
+/// service's own port where that is one port. FTP's is one for all ports, since clients open connections to others, too.
 fn key(found: Match<'_>, persistence: Persistence, flow: AnyFlow) -> AnyFlow {
     let (address, port) = flow.destination();
     let client = persistence.network(flow.source().0);
-    if let Some(mark) = found.mark {
-        return AnyFlow::mark_template(client, mark);
+    match found.wide {
+        Some(Wide::Mark(mark)) => return AnyFlow::mark_template(client, mark),
+        Some(Wide::Range(range)) => return range.template(client),
+        None => {}
     }
     let port = if port == found.port && port != FTP { port } else { 0 };
     AnyFlow::template(flow.protocol(), client, (address, port))

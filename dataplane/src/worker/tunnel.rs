@@ -1,19 +1,22 @@
-//! LVS/TUN at the worker: which tunnel a packet takes, whether it fits, and what its sender is told where it does not.
+//! LVS/TUN at the worker: which tunnel a packet takes, and whether it fits.
+
+use std::net::IpAddr;
 
 use super::Balancer;
+use super::tell::Problem;
 use crate::conn::Direction;
 use crate::conn::entry::Entry;
 use crate::counters::Drop;
-use crate::egress::Ports;
-use crate::forward::fragment;
+use crate::egress::Egress;
 use crate::forward::tunnel::{Fit, Refused};
-use crate::packet::{ethernet, icmp, icmpv6, ipv4, ipv6};
+use crate::network::{Network, PortId};
+use crate::packet::ethernet;
 use crate::parse::{AnyFlow, AnyPacket};
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
-use crate::wire::{Burst, Frame, Wire};
+use crate::wire::{Frame, Wire};
 
-/// Numbers for outer packets that may be fragmented on their way. Each worker has its own, in steps as long as there are
+/// Numbers for packets of our own, outer ones and ICMP errors, that may be fragmented on their way. Each worker has its own, in steps as long as there are
 /// workers, so that two of them do not give the same one at about the same time.
 pub(super) struct Identifications {
     next: u16,
@@ -28,9 +31,36 @@ impl Identifications {
     }
 
     #[inline]
-    fn take(&mut self) -> u16 {
+    pub(super) fn take(&mut self) -> u16 {
         self.next = self.next.wrapping_add(self.step);
         self.next
+    }
+}
+
+/// Which way a packet goes that travels inside another one.
+pub(super) struct Through<'t> {
+    /// Its destination, which has the tunnel.
+    pub(super) destination: u32,
+    /// A hash of its flow.
+    pub(super) spread: u32,
+    /// Its connection, while there is one.
+    pub(super) entry: Option<&'t Entry>,
+}
+
+impl Through<'_> {
+    #[inline]
+    fn send<F: Frame>(
+        &self,
+        egress: &mut Egress<F>,
+        frame: F,
+        to: IpAddr,
+        network: &Network,
+        now: Tick,
+    ) -> Result<(), Drop> {
+        match self.entry {
+            Some(entry) => egress.send(frame, || to, (entry, Direction::ToServer), network, now),
+            None => egress.send_single(frame, to, network, now),
+        }
     }
 }
 
@@ -39,33 +69,49 @@ impl<W: Wire> Balancer<W> {
     #[inline(never)]
     pub(super) fn forward_by_tunnel(
         &mut self,
-        mut frame: W::Frame,
+        received: (W::Frame, PortId),
         packet: &AnyPacket,
         entry: &Entry,
+        now: Tick,
+    ) {
+        let (destination, spread) = (entry.destination(), spread(packet.flow));
+        self.enter_tunnel(received, packet, Through { destination, spread, entry: Some(entry) }, now);
+    }
+
+    /// The same for whatever goes through a destination's tunnel.
+    #[inline(always)]
+    pub(super) fn enter_tunnel(
+        &mut self,
+        (mut frame, port): (W::Frame, PortId),
+        packet: &AnyPacket,
+        through: Through<'_>,
         now: Tick,
     ) {
         let Self { snapshot, egress, identifications, counters, .. } = self;
         let snapshot = snapshot.current();
         let pmtu_disc = snapshot.sysctls.pmtu_disc;
-        let tunnel = match snapshot.tunnels.of(entry.destination()) {
+        let tunnel = match snapshot.tunnels.of(through.destination) {
             Ok(tunnel) => tunnel,
-            Err(reason) => return counters.dropped(reason),
+            Err(verdict) => return self.dispose(verdict, port, frame),
         };
         let ip = frame.data().get(ethernet::HEADER..).unwrap_or_default();
-        match tunnel.encapsulation.fit(ip, egress.mtu(tunnel.port), pmtu_disc) {
+        let mtu = tunnel.mtu(egress.mtu(tunnel.port), now);
+        match tunnel.encapsulation.fit(ip, mtu, pmtu_disc) {
             Ok(Fit::Whole) => {}
-            Ok(Fit::TooBig { mtu }) => return self.tell_too_big(frame, packet, mtu, now),
-            Ok(Fit::Fragment) => return self.forward_in_pieces(frame, packet, entry, now),
+            Ok(Fit::TooBig { mtu }) => {
+                return self.tell_length(frame, (packet, Direction::ToServer), mtu, now);
+            }
+            Ok(Fit::Fragment) => return self.forward_in_pieces(frame, packet, &through, now),
             Err(_) => return counters.dropped(Drop::TooBig),
         }
-        let sent = tunnel
-            .encapsulation
-            .encapsulate(&mut frame, identifications.take(), spread(packet.flow), pmtu_disc)
-            .map_err(Drop::from)
-            .and_then(|()| {
-                let connection = (entry, Direction::ToServer);
-                egress.send(frame, || tunnel.to, connection, &snapshot.network, now)
-            });
+        let number = identifications.take();
+        let sent = match tunnel.encapsulation.encapsulate(&mut frame, number, through.spread, pmtu_disc) {
+            Ok(()) => through.send(egress, frame, tunnel.to, &snapshot.network, now),
+            Err(Refused::TtlExpired) => {
+                return self.tell(frame, (packet, Direction::ToServer), Problem::TimeExceeded, now);
+            }
+            Err(refused) => Err(refused.into()),
+        };
         if let Err(reason) = sent {
             counters.dropped(reason);
         }
@@ -73,86 +119,39 @@ impl<W: Wire> Balancer<W> {
 
     /// The same for a packet whose outer packet has to be fragmented.
     #[cold]
-    fn forward_in_pieces(&mut self, mut frame: W::Frame, packet: &AnyPacket, entry: &Entry, now: Tick) {
-        let Self { snapshot, egress, identifications, counters, wires, .. } = self;
-        let Snapshot { tunnels, sysctls, network, .. } = snapshot.current();
-        let mut pieces = Burst::new();
+    fn forward_in_pieces(
+        &mut self,
+        mut frame: W::Frame,
+        packet: &AnyPacket,
+        through: &Through<'_>,
+        now: Tick,
+    ) {
+        let Self { snapshot, egress, identifications, counters, .. } = self;
+        let Snapshot { tunnels, sysctls, .. } = snapshot.current();
         let number = identifications.take();
-        let split = tunnels.of(entry.destination()).and_then(|tunnel| {
+        // There is one, or the packet would not have been measured.
+        let tunnel = tunnels.of(through.destination).map_err(|_| Drop::DestinationGone);
+        let encapsulated = tunnel.and_then(|tunnel| {
             let encapsulation = &tunnel.encapsulation;
-            encapsulation.encapsulate(&mut frame, number, spread(packet.flow), sysctls.pmtu_disc)?;
-            fragment::split(&frame, egress.mtu(tunnel.port), number.into(), &mut pieces)?;
-            Ok(tunnel.to)
+            encapsulation.encapsulate(&mut frame, number, through.spread, sysctls.pmtu_disc)?;
+            Ok((tunnel.to, tunnel.mtu(egress.mtu(tunnel.port), now)))
         });
-        let to = match split {
-            Ok(to) => to,
-            Err(reason) => return counters.dropped(reason),
-        };
-        if !egress.has_room(pieces.len()) {
-            egress.flush(&mut Ports { wires, counters });
-            if !egress.has_room(pieces.len()) {
-                // Some of the pieces would be of no use.
-                return counters.dropped(Drop::TxFull);
+        match encapsulated {
+            Ok((to, mtu)) => {
+                let connection = through.entry.map(|entry| (entry, Direction::ToServer));
+                self.send_in_pieces(&frame, (mtu, number), (to, connection), now);
             }
-        }
-        counters.fragmented(pieces.len());
-        for piece in pieces {
-            let connection = (entry, Direction::ToServer);
-            if let Err(reason) = egress.send(piece, || to, connection, network, now) {
-                counters.dropped(reason);
+            Err(Drop::TtlExpired) => {
+                self.tell(frame, (packet, Direction::ToServer), Problem::TimeExceeded, now);
             }
-        }
-    }
-
-    /// Tells the client how long a packet may be. As often as it sends one that is too long, as Linux does: what one is told once
-    /// a second costs a transfer a second each time.
-    #[cold]
-    fn tell_too_big(&mut self, mut frame: W::Frame, packet: &AnyPacket, mtu: u16, now: Tick) {
-        let Self { egress, snapshot, identifications, counters, .. } = self;
-        let ip = frame.data_mut().get_mut(ethernet::HEADER..).unwrap_or_default();
-        let is_alive = match packet.flow {
-            AnyFlow::V4(_) => ipv4::decrement_ttl(ip),
-            AnyFlow::V6(_) => ipv6::decrement_hop_limit(ip),
-        };
-        if !is_alive {
-            return counters.dropped(Drop::TtlExpired);
-        }
-        if !make_too_big(&mut frame, packet, mtu, identifications) {
-            return counters.dropped(Drop::TooBig);
-        }
-        counters.fragmentation_needed();
-        let (client, _) = packet.flow.source();
-        if let Err(reason) = egress.send_single(frame, client, &snapshot.current().network, now) {
-            counters.dropped(reason);
-        }
-    }
-}
-
-/// Makes of the packet's frame the error that says how long it may be. False where that cannot be told.
-fn make_too_big<F: Frame>(
-    frame: &mut F,
-    packet: &AnyPacket,
-    mtu: u16,
-    identifications: &mut Identifications,
-) -> bool {
-    let ip = frame.data().get(ethernet::HEADER..).unwrap_or_default();
-    match packet.flow {
-        AnyFlow::V4(_) => {
-            let error = icmp::Error::FragmentationNeeded { mtu };
-            // No IPv4 packet is longer than 65535 bytes.
-            let length = packet.length as u16;
-            icmp::may_answer(ip) && icmp::make_error(frame, error, length, None, identifications.take())
-        }
-        AnyFlow::V6(_) => {
-            let error = icmpv6::Error::PacketTooBig { mtu: mtu.into() };
-            icmpv6::may_answer(ip, error) && icmpv6::make_error(frame, error, packet.length, None)
+            Err(reason) => counters.dropped(reason),
         }
     }
 }
 
 /// Spreads flows over GUE's source ports, which come of the upper half.
 #[inline]
-fn spread(flow: AnyFlow) -> u32 {
+pub(super) fn spread(flow: AnyFlow) -> u32 {
     let words = match flow {
         AnyFlow::V4(flow) => {
             let [addresses, ports] = flow.words();

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use dataplane::conn::Method;
 use dataplane::wire::{BURST, Burst, Wire};
 
-use crate::support::{Director, Loop, Phase, Setup, Transport, client, client_ipv6};
+use crate::support::{Director, Loop, Phase, Setup, Transport, client, client_ipv6, fragment, unreachable};
 
 /// Connections, packets or rounds of a scenario.
 const THINGS: u32 = 4096;
@@ -22,11 +22,17 @@ enum Way {
     /// The same over IPv6, TCP.
     InIpv6(Method),
     /// A server's packet of an established connection.
-    Out(Transport),
+    Out(Method, Transport),
     /// The first packet of a connection.
     Open(Method, Transport),
     /// The same over IPv6, TCP.
     OpenIpv6(Method),
+    /// The first packet of a connection by direct routing, whose server another scheduler than rr chooses.
+    OpenBy(&'static str, Transport),
+    /// A client's datagrams in two fragments each, in order, of an established connection; each counts.
+    Fragments(Method),
+    /// An ICMP error about a client's packet of an established connection.
+    Error(Method),
     /// A connection's end by its timeout.
     Expire(Method, Transport),
     /// A packet that is for Linux.
@@ -44,7 +50,7 @@ pub struct Scenario {
 
 /// All that is counted.
 pub fn all() -> impl Iterator<Item = Scenario> {
-    use Method::{DirectRouting as Dr, Nat};
+    use Method::{DirectRouting as Dr, FullNat, Nat, Tunnel};
     use Transport::{Tcp, Udp};
     let packets = [
         Way::Wire,
@@ -52,15 +58,28 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Way::In(Dr, Udp),
         Way::In(Nat, Tcp),
         Way::In(Nat, Udp),
+        Way::In(Tunnel, Tcp),
+        Way::In(Tunnel, Udp),
+        Way::In(FullNat, Tcp),
+        Way::In(FullNat, Udp),
         Way::InIpv6(Dr),
         Way::InIpv6(Nat),
-        Way::Out(Tcp),
-        Way::Out(Udp),
+        Way::InIpv6(Tunnel),
+        Way::Out(Nat, Tcp),
+        Way::Out(Nat, Udp),
+        Way::Out(FullNat, Tcp),
+        Way::Out(FullNat, Udp),
         Way::Open(Dr, Tcp),
         Way::Open(Dr, Udp),
         Way::Open(Nat, Tcp),
         Way::Open(Nat, Udp),
+        Way::Open(Tunnel, Tcp),
+        Way::Open(FullNat, Tcp),
         Way::OpenIpv6(Nat),
+        Way::OpenBy("mh", Tcp),
+        Way::OpenBy("mh", Udp),
+        Way::Fragments(Nat),
+        Way::Error(Nat),
         Way::Linux,
     ];
     let packets = packets.into_iter().flat_map(|way| [1, BURST].map(|burst| Scenario { way, burst }));
@@ -79,6 +98,9 @@ impl fmt::Display for Way {
             Method::DirectRouting => "dr",
             Method::Tunnel => "tun",
             Method::Nat => "nat",
+            Method::FullNat => "fullnat",
+            Method::Local => "local",
+            Method::Bypass => "bypass",
         };
         let transport = |transport| match transport {
             Transport::Tcp => "tcp",
@@ -88,9 +110,12 @@ impl fmt::Display for Way {
             Self::Wire => write!(f, "wire"),
             Self::In(by, of) => write!(f, "{}_in_{}", method(by), transport(of)),
             Self::InIpv6(by) => write!(f, "{}_in_tcp_ipv6", method(by)),
-            Self::Out(of) => write!(f, "nat_out_{}", transport(of)),
+            Self::Out(by, of) => write!(f, "{}_out_{}", method(by), transport(of)),
             Self::Open(by, of) => write!(f, "{}_open_{}", method(by), transport(of)),
             Self::OpenIpv6(by) => write!(f, "{}_open_tcp_ipv6", method(by)),
+            Self::OpenBy(scheduler, of) => write!(f, "dr_open_{scheduler}_{}", transport(of)),
+            Self::Fragments(by) => write!(f, "{}_fragments_udp", method(by)),
+            Self::Error(by) => write!(f, "{}_error", method(by)),
             Self::Expire(by, of) => write!(f, "{}_expire_{}", method(by), transport(of)),
             Self::Linux => write!(f, "to_linux"),
             Self::Idle => write!(f, "idle"),
@@ -113,13 +138,16 @@ impl Scenario {
     /// Does it, and checks that it was done.
     pub fn run(&self) -> Result<()> {
         let method = match self.way {
-            Way::In(method, _) | Way::Open(method, _) | Way::Expire(method, _) => method,
+            Way::In(method, _) | Way::Out(method, _) | Way::Open(method, _) | Way::Expire(method, _) => {
+                method
+            }
             Way::InIpv6(method) | Way::OpenIpv6(method) => method,
-            Way::Out(_) => Method::Nat,
-            Way::Wire | Way::Linux | Way::Idle => Method::DirectRouting,
+            Way::Fragments(method) | Way::Error(method) => method,
+            Way::OpenBy(..) | Way::Wire | Way::Linux | Way::Idle => Method::DirectRouting,
         };
+        let scheduler = if let Way::OpenBy(scheduler, _) = self.way { scheduler } else { "rr" };
         let ipv6 = matches!(self.way, Way::InIpv6(_) | Way::OpenIpv6(_));
-        let setup = Setup { kernel: Some(THINGS as usize), ipv6, ..Setup::new(method)? };
+        let setup = Setup { scheduler, kernel: Some(THINGS as usize), ipv6, ..Setup::new(method)? };
         let mut director = Director::new(&setup)?;
         let clients = |transport, phase| (0..THINGS).map(move |flow| client(transport, flow, phase));
         let clients_ipv6 = |phase| (0..THINGS).map(move |flow| client_ipv6(Transport::Tcp, flow, phase));
@@ -132,14 +160,25 @@ impl Scenario {
                 director.establish(Transport::Tcp, THINGS)?;
                 clients_ipv6(Phase::Established).collect()
             }
-            Way::Out(transport) => director.establish(transport, THINGS)?,
+            Way::Out(_, transport) => director.establish(transport, THINGS)?,
             Way::Expire(_, transport) => {
                 director.establish(transport, THINGS)?;
                 director.skip(3600);
                 Vec::new()
             }
-            Way::Open(_, transport) => clients(transport, Phase::Opening).collect(),
+            Way::Open(_, transport) | Way::OpenBy(_, transport) => {
+                clients(transport, Phase::Opening).collect()
+            }
             Way::OpenIpv6(_) => clients_ipv6(Phase::Opening).collect(),
+            Way::Fragments(_) => {
+                director.establish(Transport::Udp, 1)?;
+                (0..THINGS / 2).flat_map(|n| [fragment(n, 0, true), fragment(n, 16, false)]).collect()
+            }
+            Way::Error(_) => {
+                director.establish(Transport::Udp, THINGS)?;
+                let sent = director.pass(clients(Transport::Udp, Phase::Established).collect());
+                sent.iter().map(|sent| unreachable(sent)).collect::<Result<_>>()?
+            }
             // Nobody's connection.
             Way::Linux => clients(Transport::Tcp, Phase::Established).collect(),
             Way::Wire => clients(Transport::Udp, Phase::Established).collect(),
@@ -156,8 +195,12 @@ impl Scenario {
         let (after, things) = (director.totals(), u64::from(THINGS));
         let done = match self.way {
             Way::Linux => after.to_kernel - before.to_kernel == things,
-            Way::In(..) | Way::InIpv6(_) | Way::Out(_) => after.forwarded - before.forwarded == things,
-            Way::Open(..) | Way::OpenIpv6(_) => after.forwarded == things && director.connections() == THINGS,
+            Way::In(..) | Way::InIpv6(_) | Way::Out(..) | Way::Fragments(_) | Way::Error(_) => {
+                after.forwarded - before.forwarded == things
+            }
+            Way::Open(..) | Way::OpenIpv6(_) | Way::OpenBy(..) => {
+                after.forwarded == things && director.connections() == THINGS
+            }
             Way::Wire | Way::Idle | Way::Expire(..) => after == before && director.connections() == 0,
         };
         ensure!(done, "{} did not go the way that it should: {after:?}", self.name());

@@ -6,14 +6,18 @@ use std::rc::Rc;
 use anyhow::{Result, ensure};
 use dataplane::conn::Method;
 use dataplane::counters::{Drop, Totals};
+use dataplane::schedule;
 use dataplane::wire::BURST;
 
 use crate::support::{
-    Director, Phase, SERVERS, SERVICE, Setup, Transport, client, client_ipv6, network, packet,
+    Director, Phase, SERVERS, SERVICE, Setup, Transport, client, client_ipv6, fragment, network, packet,
+    unreachable,
 };
 
 /// Packets of a story: more than a burst, and not a multiple of one.
 const PACKETS: u32 = 200;
+
+const METHODS: [Method; 4] = [Method::DirectRouting, Method::Tunnel, Method::Nat, Method::FullNat];
 
 /// One thing that happens.
 pub struct Story {
@@ -39,14 +43,20 @@ pub fn all() -> Result<Vec<Story>> {
         destination_gone()?,
     ];
     for transport in [Transport::Tcp, Transport::Udp] {
-        for method in [Method::DirectRouting, Method::Nat] {
+        for method in METHODS {
             stories.extend([new(method, transport)?, established(method, transport)?]);
         }
-        stories.push(reply(transport)?);
+        stories.extend([reply(Method::Nat, transport)?, reply(Method::FullNat, transport)?]);
+    }
+    for scheduler in schedule::NAMES {
+        let director = Director::new(&Setup { scheduler, ..Setup::new(Method::DirectRouting)? })?;
+        stories.push(packets(scheduler, director, clients(Transport::Udp, Phase::Opening), forwarded));
     }
     stories.extend(by_ipv6()?);
     stories.extend([closed_and_opened_again()?, closing()?]);
     stories.extend(dropped()?);
+    stories.extend(fragments()?);
+    stories.extend(errors()?);
     Ok(stories)
 }
 
@@ -80,8 +90,8 @@ fn established(method: Method, transport: Transport) -> Result<Story> {
     Ok(packets("a client's packet", director, clients(transport, Phase::Established), forwarded))
 }
 
-fn reply(transport: Transport) -> Result<Story> {
-    let mut director = Director::new(&Setup::new(Method::Nat)?)?;
+fn reply(method: Method, transport: Transport) -> Result<Story> {
+    let mut director = Director::new(&Setup::new(method)?)?;
     let replies = director.establish(transport, PACKETS)?;
     Ok(packets("a server's packet", director, replies, forwarded))
 }
@@ -90,7 +100,7 @@ fn by_ipv6() -> Result<Vec<Story>> {
     let mut stories = Vec::new();
     for transport in [Transport::Tcp, Transport::Udp] {
         let clients = |phase| (0..PACKETS).map(move |flow| client_ipv6(transport, flow, phase)).collect();
-        for method in [Method::DirectRouting, Method::Nat] {
+        for method in METHODS {
             let director = Director::new(&Setup::ipv6(method)?)?;
             let opening = clients(Phase::Opening);
             stories.push(packets("the first packet of a connection over IPv6", director, opening, forwarded));
@@ -99,9 +109,11 @@ fn by_ipv6() -> Result<Vec<Story>> {
             let established = clients(Phase::Established);
             stories.push(packets("a client's packet over IPv6", director, established, forwarded));
         }
-        let mut director = Director::new(&Setup::ipv6(Method::Nat)?)?;
-        let replies = director.establish(transport, PACKETS)?;
-        stories.push(packets("a server's packet over IPv6", director, replies, forwarded));
+        for method in [Method::Nat, Method::FullNat] {
+            let mut director = Director::new(&Setup::ipv6(method)?)?;
+            let replies = director.establish(transport, PACKETS)?;
+            stories.push(packets("a server's packet over IPv6", director, replies, forwarded));
+        }
     }
     let mut director = Director::new(&Setup::ipv6(Method::Nat)?)?;
     director.establish(Transport::Tcp, PACKETS)?;
@@ -223,6 +235,7 @@ fn dropped() -> Result<Vec<Story>> {
     let opening = || clients(Transport::Udp, Phase::Opening);
     let narrow = Setup { capacity: 8192, buckets: 8, ..setup.clone() };
     let poor = Setup { capacity: 20, ..setup.clone() };
+    let crowded = Setup { local_ports: (1024, 1025), ..Setup::new(Method::FullNat)? };
     let alone = Setup { kernel: None, ..setup.clone() };
     let busy = Setup { kernel: Some(16), ..setup.clone() };
     let nowhere = Setup { network: Default::default(), ..setup.clone() };
@@ -239,9 +252,6 @@ fn dropped() -> Result<Vec<Story>> {
         }),
         packets("a wrong checksum", director(&setup)?, changed(|frame| frame[24] ^= 1), |_, after| {
             after.dropped_for(Drop::BadChecksum) > 0
-        }),
-        packets("a fragment", director(&setup)?, changed(|frame| fragment(frame)), |_, after| {
-            after.dropped_for(Drop::Fragment) > 0
         }),
         packets(
             "something else than IP",
@@ -269,6 +279,9 @@ fn dropped() -> Result<Vec<Story>> {
         packets("a full table", director(&narrow)?, opening(), |_, after| {
             after.dropped_for(Drop::TableFull) > 0
         }),
+        packets("no local port left", director(&crowded)?, opening(), |_, after| {
+            after.dropped_for(Drop::NoLocalPort) > 0
+        }),
         packets("no entry left", director(&poor)?, opening(), |_, after| {
             after.dropped_for(Drop::NoFreeEntry) > 0
         }),
@@ -276,11 +289,79 @@ fn dropped() -> Result<Vec<Story>> {
     ])
 }
 
-/// Makes it one, its header's checksum right.
-fn fragment(frame: &mut [u8]) {
-    // More fragments, in place of don't fragment.
-    frame[20] = 0x20;
-    frame[24..26].fill(0);
-    let sum = dataplane::packet::checksum::sum(&frame[14..34]);
-    frame[24..26].copy_from_slice(&(!dataplane::packet::checksum::fold(sum)).to_be_bytes());
+/// ICMP errors about packets of connections.
+fn errors() -> Result<Vec<Story>> {
+    let mut stories = Vec::new();
+    for ipv6 in [false, true] {
+        let setup = |method| if ipv6 { Setup::ipv6(method) } else { Setup::new(method) };
+        for method in [Method::DirectRouting, Method::Tunnel, Method::Nat] {
+            let mut director = Director::new(&setup(method)?)?;
+            director.establish(Transport::Udp, PACKETS)?;
+            let answers = (0..PACKETS).map(|flow| answer(ipv6, flow));
+            let errors = answers.map(|answer| unreachable(&answer)).collect::<Result<_>>()?;
+            stories.push(packets("an error about a server's packet", director, errors, forwarded));
+        }
+        let mut director = Director::new(&setup(Method::Nat)?)?;
+        director.establish(Transport::Udp, PACKETS)?;
+        let client = if ipv6 { client_ipv6 } else { client };
+        let questions = (0..PACKETS).map(|flow| client(Transport::Udp, flow, Phase::Established)).collect();
+        let errors: Vec<_> =
+            director.pass(questions).iter().map(|sent| unreachable(sent)).collect::<Result<_>>()?;
+        let mut wrong = errors.clone();
+        wrong.iter_mut().for_each(|error| error[43] ^= 1);
+        let is_noticed = |_: &Totals, after: &Totals| after.dropped_for(Drop::BadIcmpChecksum) > 0;
+        stories.push(packets("an error about a client's packet", director, errors, forwarded));
+        let mut director = Director::new(&setup(Method::Nat)?)?;
+        director.establish(Transport::Udp, PACKETS)?;
+        stories.push(packets("an error with a wrong checksum", director, wrong, is_noticed));
+    }
+    Ok(stories)
+}
+
+/// A datagram as the client gets it from the virtual address.
+fn answer(ipv6: bool, flow: u32) -> Vec<u8> {
+    let swap = |range: std::ops::Range<usize>, width: usize, frame: &mut Vec<u8>| {
+        let (first, second) = frame[range].split_at_mut(width);
+        first.swap_with_slice(second);
+    };
+    let client = if ipv6 { client_ipv6 } else { client };
+    let mut frame = client(Transport::Udp, flow, Phase::Established);
+    let (addresses, width) = if ipv6 { (22, 16) } else { (26, 4) };
+    swap(addresses..addresses + 2 * width, width, &mut frame);
+    swap(addresses + 2 * width..addresses + 2 * width + 4, 2, &mut frame);
+    frame
+}
+
+/// Datagrams that come in fragments.
+fn fragments() -> Result<Vec<Story>> {
+    let director = || Director::new(&Setup::new(Method::Nat)?);
+    let half = |of: fn(u32) -> Vec<Vec<u8>>| (0..PACKETS / 2).flat_map(of).collect::<Vec<_>>();
+    let overlapping = |n| {
+        [fragment(n, 0, true), fragment(n, 32, false), fragment(n, 24, true), fragment(n, 16, true)].into()
+    };
+    let mut impatient = director()?;
+    impatient.pass((0..600).map(|n| fragment(n, 16, false)).collect());
+    Ok(vec![
+        packets(
+            "a datagram in fragments",
+            director()?,
+            half(|n| vec![fragment(n, 0, true), fragment(n, 16, false)]),
+            forwarded,
+        ),
+        packets(
+            "a fragment that comes before the first one",
+            director()?,
+            half(|n| vec![fragment(n, 16, false), fragment(n, 0, true)]),
+            forwarded,
+        ),
+        packets("fragments that overlap", director()?, half(overlapping), |_, after| {
+            after.dropped_for(Drop::FragmentOverlap) == u64::from(PACKETS)
+        }),
+        packets(
+            "fragments without a first one",
+            impatient,
+            half(|n| vec![fragment(n, 24, false)]),
+            |_, after| after.dropped_for(Drop::FragmentQueueFull) > u64::from(PACKETS / 2),
+        ),
+    ])
 }

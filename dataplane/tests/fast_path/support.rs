@@ -11,12 +11,16 @@ use crossbeam::queue::ArrayQueue;
 use dataplane::conn::{ConnectionTable, Method};
 use dataplane::counters::{Totals, WorkerCounters};
 use dataplane::destination::Destinations;
-use dataplane::network::{Adjacency, MacAddr, Network, NextHop, PortId};
-use dataplane::packet::protocol;
-use dataplane::schedule;
+use dataplane::forward::tunnel::Kind;
+use dataplane::fragments::Notes;
+use dataplane::locals::{Block, Locals, Pool};
+use dataplane::network::{Adjacency, LocalAddress, MacAddr, Network, NextHop, PortId, Sources};
+use dataplane::packet::{checksum, protocol};
+use dataplane::schedule::{self, Summary};
 use dataplane::service::{Destination, Service, ServiceKey, Services};
 use dataplane::snapshot::{self, Publisher, Snapshot};
 use dataplane::time::Tick;
+use dataplane::tunnels::{Tunnel, Tunnels};
 use dataplane::wire::{BURST, Burst, Frame, Wire};
 use dataplane::worker::{Kernel, Port, Shared, Worker};
 use etherparse::{PacketBuilder, TcpHeader};
@@ -181,6 +185,8 @@ impl Wire for Loop {
 pub struct Setup {
     /// How it forwards.
     pub method: Method,
+    /// Its services' scheduler.
+    pub scheduler: &'static str,
     /// Connections that it has room for.
     pub capacity: u32,
     /// Buckets of its table.
@@ -191,6 +197,8 @@ pub struct Setup {
     pub network: Network,
     /// Whether services, servers and clients are of IPv6.
     pub ipv6: bool,
+    /// The ports of its local addresses.
+    pub local_ports: (u16, u16),
 }
 
 impl Setup {
@@ -198,11 +206,13 @@ impl Setup {
     pub fn new(method: Method) -> Result<Self> {
         Ok(Self {
             method,
+            scheduler: "rr",
             capacity: 8192,
             buckets: 4096,
             kernel: Some(64),
             network: network(&[])?,
             ipv6: false,
+            local_ports: (1024, u16::MAX),
         })
     }
 
@@ -237,11 +247,14 @@ impl Director {
         let shared = Shared {
             table: Arc::new(ConnectionTable::with_seeds(setup.buckets, setup.capacity, 1, seeds)?),
             destinations: Arc::new(Destinations::new(2 * usize::from(SERVERS), 1)?),
+            fragments: Arc::new(Notes::new(1024)?),
             requests: Arc::new(ArrayQueue::new(64)),
         };
         let snapshot = Snapshot {
             network: Arc::new(setup.network.clone()),
-            services: Arc::new(services(setup.method, setup.ipv6)?),
+            services: Arc::new(services(setup)?),
+            tunnels: Arc::new(tunnels(setup)),
+            locals: Arc::new(locals(setup)?),
             ..Snapshot::default()
         };
         let (publisher, mut subscribers) = snapshot::channel(1, &Arc::new(snapshot.clone()));
@@ -437,6 +450,25 @@ pub fn packet(
     frame
 }
 
+/// What the receiver of a frame says who has nobody at its port: an ICMP error to its sender.
+pub fn unreachable(frame: &[u8]) -> Result<Vec<u8>> {
+    use etherparse::{NetHeaders, icmpv4, icmpv6};
+    let headers = etherparse::PacketHeaders::from_ethernet_slice(frame)?;
+    let (builder, mut error) = (PacketBuilder::ethernet2(GATEWAY.0, DIRECTOR.0), Vec::new());
+    match headers.net.context("not over IP")? {
+        NetHeaders::Ipv4(ip, _) => builder
+            .ipv4(ip.destination, ip.source, 64)
+            .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port))
+            .write(&mut error, &frame[14..])?,
+        NetHeaders::Ipv6(ip, _) => builder
+            .ipv6(ip.destination, ip.source, 64)
+            .icmpv6(etherparse::Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port))
+            .write(&mut error, &frame[14..])?,
+        NetHeaders::Arp(_) => anyhow::bail!("not over IP"),
+    }
+    Ok(error)
+}
+
 fn server(number: u8) -> IpAddr {
     Ipv4Addr::new(192, 0, 2, 1 + number).into()
 }
@@ -455,6 +487,8 @@ pub fn network(unresolved: &[u8]) -> Result<Network> {
         ("2001:db8:cb::/48".parse()?, Some(NextHop { port, gateway: Some(gateway) })),
         ("2001:db8:2::/48".parse()?, Some(NextHop { port, gateway: None })),
     ]);
+    let address = |network: &str| anyhow::Ok(LocalAddress { port: Some(port), network: network.parse()? });
+    network.set_sources(Sources::new([], [address("192.0.2.254/24")?, address("2001:db8:2::fe/48")?]));
     network.set_neighbour(gateway, Adjacency::new(port, DIRECTOR, GATEWAY));
     for number in (0..SERVERS).filter(|number| !unresolved.contains(number)) {
         let destination = MacAddr([2, 0, 0, 0, 1, number]);
@@ -465,7 +499,25 @@ pub fn network(unresolved: &[u8]) -> Result<Network> {
     Ok(network)
 }
 
-fn services(method: Method, ipv6: bool) -> Result<Services> {
+/// IP in IP to the destinations of [`services`], which only those of [`Method::Tunnel`] use.
+fn tunnels(setup: &Setup) -> Tunnels {
+    let server = if setup.ipv6 { server_ipv6 } else { server };
+    let tunnel = |id: u8| (id.into(), Tunnel::new(Kind::IpIp, server(id % SERVERS), &setup.network));
+    Tunnels::new((0..2 * SERVERS).map(tunnel))
+}
+
+/// Local addresses of the servers' family, for those by FULLNAT.
+fn locals(setup: &Setup) -> Result<Locals> {
+    let server = if setup.ipv6 { server_ipv6 } else { server };
+    let (first_port, last_port) = setup.local_ports;
+    let block = |number| Block { address: server(number), first_port, last_port };
+    let pool = Pool::new([200, 201].map(block).to_vec()).ok().context("no local address")?;
+    let pool = Arc::new(pool);
+    Ok(Locals::new((0..2 * SERVERS).map(|id| (id.into(), pool.clone()))))
+}
+
+fn services(setup: &Setup) -> Result<Services> {
+    let Setup { method, scheduler, ipv6, .. } = *setup;
     let (server, address): (fn(u8) -> IpAddr, IpAddr) =
         if ipv6 { (server_ipv6, SERVICE_IPV6.0.into()) } else { (server, SERVICE.0.into()) };
     let service = |(place, protocol): (u32, u8)| {
@@ -473,17 +525,32 @@ fn services(method: Method, ipv6: bool) -> Result<Services> {
             id: place * u32::from(SERVERS) + u32::from(number),
             sequence: 1 + u32::from(number),
             address: server(number),
-            port: if method == Method::Nat { SERVER_PORT } else { SERVICE.1 },
+            port: if method.sees_replies() { SERVER_PORT } else { SERVICE.1 },
             weight: 1,
             last_weight: 1,
             method,
         };
-        let service =
-            Service::new((0..SERVERS).map(destination).collect(), schedule::by_name("rr").context("no rr")?);
+        let scheduler = schedule::by_name(scheduler).with_context(|| format!("no {scheduler}"))?;
+        let service = Service::new((0..SERVERS).map(destination).collect(), scheduler.clone());
+        // As control does.
+        scheduler.changed(service.destinations().iter().map(Summary::from).sum());
         let key = ServiceKey { protocol, address, port: SERVICE.1 };
         Ok((key, Arc::new(service)))
     };
     Ok(Services::new(
         [(0, protocol::UDP), (1, protocol::TCP)].into_iter().map(service).collect::<Result<Vec<_>>>()?,
     ))
+}
+
+/// Sixteen bytes of the datagram of this number, from byte `offset` on, its header's checksum right.
+pub fn fragment(number: u32, offset: u16, more: bool) -> Vec<u8> {
+    let mut frame = client(Transport::Udp, 0, Phase::Opening);
+    frame.resize(14 + 20 + 16, 0);
+    frame[16..18].copy_from_slice(&36_u16.to_be_bytes());
+    frame[18..20].copy_from_slice(&(number as u16).to_be_bytes());
+    frame[20..22].copy_from_slice(&((u16::from(more) << 13) | (offset / 8)).to_be_bytes());
+    frame[24..26].fill(0);
+    let sum = checksum::sum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&(!checksum::fold(sum)).to_be_bytes());
+    frame
 }

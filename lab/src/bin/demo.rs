@@ -36,6 +36,8 @@ enum ModeArgument {
     Dr,
     /// Tunnelling: director puts packets into other ones (IP in IP), replies go past it.
     Tun,
+    /// Translation of both addresses: servers see a local address of director's, and need no route to the client.
+    Fullnat,
     /// Masquerading over IPv6.
     Ipv6,
 }
@@ -68,6 +70,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
         ModeArgument::Nat | ModeArgument::Ipv6 => Mode::Nat,
         ModeArgument::Dr => Mode::Dr,
         ModeArgument::Tun => Mode::Tun,
+        ModeArgument::Fullnat => Mode::FullNat,
     };
     let wire = match arguments.wire {
         WireArgument::AfPacket => Wire::AfPacket,
@@ -123,13 +126,14 @@ fn show(lab: &Lab, director: &Director, by_ipv6: bool) -> Result<()> {
     }
     let watch = match lab.mode {
         Mode::Dr => Some(Watch::start(lab).context("capturing")?),
-        Mode::Nat | Mode::Tun => None,
+        Mode::Nat | Mode::Tun | Mode::FullNat => None,
     };
-    let tunnel = match lab.mode {
+    let seen = match lab.mode {
         Mode::Tun => Some(lab.switch.spawn("tcpdump -i r1 -n -v -l -c 2 ip proto 4 or src port 80")?),
+        Mode::FullNat => Some(lab.switch.spawn("tcpdump -i wan -n -l -c 4 tcp[tcpflags] & tcp-syn != 0")?),
         Mode::Nat | Mode::Dr => None,
     };
-    if let Some(tcpdump) = &tunnel {
+    if let Some(tcpdump) = &seen {
         wait_until("tcpdump listens", Duration::from_secs(10), || {
             Ok(tcpdump.log().contains("listening on"))
         })?;
@@ -178,10 +182,15 @@ fn show(lab: &Lab, director: &Director, by_ipv6: bool) -> Result<()> {
         );
     }
 
-    if let Some(mut tcpdump) = tunnel {
-        step(
-            "What the wire of r1 carries: the client's SYN inside another packet, and the answer straight to the client",
-        );
+    if let Some(mut tcpdump) = seen {
+        step(match lab.mode {
+            Mode::FullNat => {
+                "What director's wire carries of one connection's beginning: to the server it comes from 192.0.2.33, and so does the answer go there"
+            }
+            _ => {
+                "What the wire of r1 carries: the client's SYN inside another packet, and the answer straight to the client"
+            }
+        });
         tcpdump.wait(Duration::from_secs(10))?;
         print!("{}", tcpdump.log());
     }

@@ -43,7 +43,7 @@ fn share_out_66_requests(scene: &Scene, forward: &str) -> Result<()> {
         );
     }
     assert_eq!(scene.director.list_at_rest()?, expected_list(forward));
-    assert_eq!(list::connections(&scene.director.lbctl("-Ln --stats --exact")?)?, [33, 33]);
+    assert_eq!(list::connections(&scene.director.statistics()?)?, [33, 33]);
     scene.director.check_counters()?;
     Ok(())
 }

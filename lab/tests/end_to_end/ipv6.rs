@@ -39,7 +39,7 @@ fn by_ipv6(mode: Mode, forward: &str) -> Result<()> {
             let row = format!("  -> {name:<28} {forward:<7} 1      0          10        ");
             assert!(shown.lines().any(|line| line == row), "{shown}");
         }
-        assert_eq!(list::connections(&scene.director.lbctl("-Ln --stats --exact")?)?, [10, 10]);
+        assert_eq!(list::connections(&scene.director.statistics()?)?, [10, 10]);
         let connections = scene.director.lbctl("-Lnc")?;
         let of_client = |line: &&str| line.contains(&format!("[{CLIENT}]:")) && line.contains(SERVICE);
         assert_eq!(connections.lines().filter(of_client).count(), REQUESTS, "{connections}");

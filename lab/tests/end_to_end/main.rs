@@ -3,19 +3,29 @@
 //! One program for all of them, because each is linked with full optimisation. Run one after the other
 //! (`--test-threads=1`): every director keeps a core busy.
 
+mod announce;
 mod balance;
 mod daemon;
 mod downloads;
+mod fragments;
 mod frames;
+mod fullnat;
+mod icmp;
 mod ipv6;
 mod linux;
 mod load;
+mod local;
+mod mss;
 mod network;
+mod ranges;
+mod rules;
 mod silence;
+mod sip;
 mod statistics;
 mod tunnels;
 mod two_workers;
 mod udp;
+mod vlans;
 mod wires;
 
 use anyhow::Result;

@@ -104,7 +104,7 @@ fn server_that_does_not_answer(scene: &mut Scene) -> Result<()> {
     let mac = first.host.mac("eth0")?;
     let wires = match scene.lab.mode {
         Mode::Nat => ["client", "lan"],
-        Mode::Dr | Mode::Tun => ["client", "wan"],
+        Mode::Dr | Mode::Tun | Mode::FullNat => ["client", "wan"],
     };
     let [client, servers] = [scene.lab.capture(wires[0])?, scene.lab.capture(wires[1])?];
     // Round robin: one of the two is the first server's. Its SYN is sent at 0, 1 and 3 s.

@@ -39,7 +39,7 @@ fn share_out_200_requests(scene: &mut Scene) -> Result<()> {
         )?;
     }
     scene.director.list_at_rest()?;
-    assert_eq!(list::connections(&scene.director.lbctl("-Ln --stats --exact")?)?, [100, 100]);
+    assert_eq!(list::connections(&scene.director.statistics()?)?, [100, 100]);
     let received = received(scene)?;
     assert!(received.iter().all(|&received| received > 100), "both workers have their share: {received:?}");
 
@@ -57,6 +57,11 @@ fn two_workers_share_out_requests_exactly_by_nat() -> Result<()> {
 #[test]
 fn two_workers_share_out_requests_exactly_by_direct_routing() -> Result<()> {
     scene(Mode::Dr)?.play(share_out_200_requests)
+}
+
+#[test]
+fn two_workers_share_out_requests_exactly_by_full_translation() -> Result<()> {
+    scene(Mode::FullNat)?.play(share_out_200_requests)
 }
 
 /// Each connection has its own hash, so one in two is split between the workers; none of forty is unthinkable.

@@ -13,15 +13,18 @@ const PORT: u16 = 5201;
 const MOST_LOST_PERCENT: f64 = 1.0;
 
 fn balance_iperf(scene: &Scene) -> Result<()> {
-    let [first, _] = SERVERS;
+    let ([first, _], forward) = (SERVERS, scene.lab.mode.option());
     ["-t", "-u"].into_iter().try_for_each(|protocol| {
         scene.director.lbctl(&format!("-A {protocol} {VIP}:{PORT} -s rr"))?;
-        scene.director.lbctl(&format!("-a {protocol} {VIP}:{PORT} -r {first}:{PORT} -m -w 1")).map(drop)
+        scene
+            .director
+            .lbctl(&format!("-a {protocol} {VIP}:{PORT} -r {first}:{PORT} {forward} -w 1"))
+            .map(drop)
     })
 }
 
 /// Datagrams that a host's Linux has thrown away for a wrong checksum.
-fn wrong_checksums(host: &Host) -> Result<u64> {
+pub(crate) fn wrong_checksums(host: &Host) -> Result<u64> {
     let table = host.run("cat /proc/net/snmp")?;
     let mut rows = table.lines().filter_map(|line| line.strip_prefix("Udp: "));
     let (names, numbers) = rows.next().zip(rows.next()).context("no UDP counters")?;
@@ -39,6 +42,19 @@ fn iperf(scene: &Scene, options: &str) -> Result<()> {
     let (packets, lost) = (sum["packets"].as_u64(), sum["lost_percent"].as_f64());
     ensure!(packets.is_some_and(|packets| packets > 2000), "iperf3 {options}: {sum}");
     ensure!(lost.is_some_and(|percent| percent <= MOST_LOST_PERCENT), "iperf3 {options}: {sum}");
+    Ok(())
+}
+
+/// iperf3 from the client to a server and back, by a service of its own.
+pub(crate) fn both_ways(scene: &Scene) -> Result<()> {
+    balance_iperf(scene)?;
+    let [first, _] = &scene.lab.servers;
+    let _server = first.host.spawn(&format!("iperf3 -s -p {PORT}"))?;
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    iperf(scene, "")?;
+    iperf(scene, "--reverse")?;
+    assert_eq!(wrong_checksums(&first.host)?, 0, "at the server");
+    assert_eq!(wrong_checksums(&scene.lab.client)?, 0, "at the client");
     Ok(())
 }
 

@@ -34,7 +34,7 @@ fn let_linux_forward(lab: &Lab) -> Result<()> {
                 mac(&second.host, "eth0")?.trim(),
             )
         }
-        Mode::Tun => anyhow::bail!("not every Linux has tunnels"),
+        Mode::Tun | Mode::FullNat => anyhow::bail!("not every Linux has them"),
     };
     lab::process::run_command(director.command("nft").arg(rules)).map(drop)
 }

@@ -16,6 +16,13 @@ use crate::tester::{Load, Tester};
 /// How long opening all flows may take, in seconds.
 const OPENING: f64 = 120.0;
 
+/// Where the wire was full in a smaller share of the generator's offers, the generator was the slower.
+const NEVER_FULL: f64 = 0.1;
+
+/// What is to be read with a rate that is the generator's own.
+const GENERATOR_WAS_LIMIT: &str =
+    "the generator was the limit: it was too slow or did not run, so the other side may do more";
+
 /// What came of a job.
 #[derive(Debug, Serialize)]
 pub struct Done {
@@ -54,6 +61,9 @@ pub struct Searched {
     pub highest: f64,
     /// Whether the search came to its end before its deadline.
     pub complete: bool,
+    /// Whether it was the generator that ended it: what was found is what its own pauses, or its own speed, allow, and the other
+    /// side may do more.
+    pub generator_was_limit: bool,
     /// Every trial, in their order.
     pub trials: Vec<Trial>,
 }
@@ -67,6 +77,8 @@ pub struct Trial {
     pub loss: f64,
     /// Whether the generator could keep to the rate.
     pub kept_pace: bool,
+    /// Whether it paused for so long that it may itself have lost the frames that were lost.
+    pub paused: bool,
     /// Whether it passed.
     pub passed: bool,
 }
@@ -78,11 +90,12 @@ impl fmt::Display for Done {
         }
         if let Some(searched) = &self.search {
             let Searched { rate, loss_percent, complete, trials, .. } = searched;
-            for Trial { rate, loss, kept_pace, passed } in trials {
-                let word = match (passed, kept_pace) {
-                    (true, _) => "passed",
-                    (false, true) => "failed",
-                    (false, false) => "failed: the generator could not keep to the rate",
+            for Trial { rate, loss, kept_pace, paused, passed } in trials {
+                let word = match (passed, kept_pace, paused) {
+                    (true, _, _) => "passed",
+                    (false, false, _) => "failed: the generator could not keep to the rate",
+                    (false, true, true) => "failed: the generator paused, and may have lost frames itself",
+                    (false, true, false) => "failed",
                 };
                 writeln!(f, "trial     {:>12.4} M/s  loss {:.6} %  {word}", rate / 1e6, loss * 100.0)?;
             }
@@ -92,6 +105,9 @@ impl fmt::Display for Done {
                 }
                 None => writeln!(f, "{}", searched.nothing_found())?,
             }
+            if searched.generator_was_limit {
+                writeln!(f, "{GENERATOR_WAS_LIMIT}")?;
+            }
             if !complete {
                 writeln!(f, "the search was ended by its deadline: it may be more")?;
             }
@@ -100,7 +116,31 @@ impl fmt::Display for Done {
     }
 }
 
+impl Trial {
+    /// At `rate`, with no more than `loss_percent` to be lost. The generator's receive queues hold so many frames.
+    fn new(rate: f64, outcome: &Outcome, loss_percent: f64, queued: usize) -> Self {
+        let (loss, kept_pace) = (outcome.loss, outcome.kept_pace());
+        let passed = kept_pace && loss * 100.0 <= loss_percent;
+        Self { rate, loss, kept_pace, paused: outcome.may_have_lost(queued), passed }
+    }
+
+    /// Whether it says anything of the other side.
+    fn is_proof(&self) -> bool {
+        self.passed || (self.kept_pace && !self.paused)
+    }
+}
+
 impl Searched {
+    /// Whether the lowest rate that failed did so because of the generator alone.
+    fn ended_by_generator(trials: &[Trial]) -> bool {
+        let failed = trials.iter().filter(|trial| !trial.passed);
+        // A rate of which one trial passed has passed.
+        let failed =
+            failed.filter(|failed| !trials.iter().any(|other| other.passed && other.rate >= failed.rate));
+        let Some(lowest) = failed.map(|trial| trial.rate).min_by(f64::total_cmp) else { return false };
+        trials.iter().filter(|trial| trial.rate == lowest).all(|trial| !trial.is_proof())
+    }
+
     /// What there is to say where no rate passed.
     fn nothing_found(&self) -> String {
         let (lowest, highest) = (self.lowest / 1e6, self.highest / 1e6);
@@ -114,11 +154,23 @@ impl Searched {
 impl Done {
     /// An error where this is no measurement of what was asked for.
     pub fn check(&self) -> anyhow::Result<()> {
-        let Outcome { damaged, skipped, .. } = self.outcome;
+        let Outcome { damaged, skipped, opened, not_opened, .. } = self.outcome;
         ensure!(damaged == 0, "{damaged} frames came back damaged");
         if let Some(search) = &self.search {
             ensure!(search.rate.is_some(), search.nothing_found());
+            let rate = search.rate.unwrap_or_default() / 1e6;
+            ensure!(
+                !search.generator_was_limit,
+                "{rate:.4} M/s is no limit of the other side's. {GENERATOR_WAS_LIMIT}. Give it a core of its own (--core); \
+                 with --rate, no more than that is asked for"
+            );
         }
+        ensure!(
+            self.outcome.opened_enough(),
+            "new flows could not be opened at the rate: {opened} of {} that were due. What the wire takes (--rate) must be \
+             more than --new",
+            opened + not_opened
+        );
         ensure!(
             self.outcome.is_of_the_rate(),
             "the generator could not keep to the rate: it came too late for {skipped} frames of {}. Give it a core \
@@ -206,6 +258,8 @@ fn search(
 ) -> anyhow::Result<Done> {
     let flood = tester.send(&load(job, addressing, None), |_, _, _| {})?;
     let most = job.rate.unwrap_or(flood.received_rate);
+    let is_generators = !flood.kept_pace() || flood.wire_full < NEVER_FULL;
+    let queued = usize::from(job.queues) * usize::from(job.descriptors);
     ensure!(
         most > 0.0,
         "nothing comes back ({} frames were sent), so there is no rate to search for",
@@ -223,16 +277,19 @@ fn search(
                 break;
             }
             let outcome = tester.send(&load(job, addressing, Some(rate)), |_, _, _| {})?;
-            let (loss, kept_pace) = (outcome.loss, outcome.kept_pace());
-            let passed = kept_pace && loss * 100.0 <= job.loss;
-            trials.push(Trial { rate, loss, kept_pace, passed });
-            if passed {
-                (best, any) = (outcome, true);
+            let trial = Trial::new(rate, &outcome, job.loss, queued);
+            any = trial.passed;
+            trials.push(trial);
+            if any {
+                best = outcome;
                 break;
             }
         }
         search.record(rate, any);
     }
+    // Where the highest rate of all passes, it is the highest that was asked for, or that there was when nobody asked.
+    let is_all = search.result() == Some(most) && job.rate.is_none();
+    let generator_was_limit = Searched::ended_by_generator(&trials) || (is_all && is_generators);
     let rates = || trials.iter().map(|trial| trial.rate);
     let searched = Searched {
         rate: search.result(),
@@ -240,7 +297,35 @@ fn search(
         lowest: rates().fold(most, f64::min),
         highest: rates().fold(0.0, f64::max),
         complete: search.next_rate().is_none(),
+        generator_was_limit,
         trials,
     };
     Ok(Done { opening, search: Some(searched), outcome: best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_that_the_generator_ended_is_told_from_one_that_the_other_side_ended() {
+        let trial = |rate, kept_pace, paused, passed| Trial { rate, loss: 0.0, kept_pace, paused, passed };
+        let (passed, lost) = (|rate| trial(rate, true, false, true), |rate| trial(rate, true, false, false));
+        let (late, paused) = (|rate| trial(rate, false, true, false), |rate| trial(rate, true, true, false));
+        for (trials, expected) in [
+            (vec![], false),
+            (vec![passed(9.0)], false),
+            (vec![lost(9.0), passed(4.0), lost(6.0), passed(5.0)], false),
+            (vec![lost(9.0), passed(4.0), late(6.0), passed(5.0)], true),
+            (vec![lost(9.0), passed(4.0), paused(6.0), late(6.0), passed(5.0)], true),
+            // One of its trials is proof.
+            (vec![lost(9.0), passed(4.0), late(6.0), lost(6.0), passed(5.0)], false),
+            // Further up it does not matter.
+            (vec![late(9.0), late(8.0), lost(6.0), passed(5.0)], false),
+            (vec![late(9.0), passed(9.0)], false),
+            (vec![late(9.0), late(4.0), paused(2.0)], true),
+        ] {
+            assert_eq!(Searched::ended_by_generator(&trials), expected, "{trials:?}");
+        }
+    }
 }

@@ -19,12 +19,20 @@ pub struct Sent {
     pub skipped: u64,
     /// Frames that opened new flows.
     pub opened: u64,
+    /// Frames that were to open new flows, and that were not written when they were due.
+    pub not_opened: u64,
+    /// How long the generator did not run, in seconds: all pauses of more than 100 µs, and the longest.
+    pub paused: f64,
+    /// See `paused`.
+    pub longest_pause: f64,
     /// In which share of its offers the wire did not take all.
     pub full: f64,
     /// Frames that came back while others were still being sent.
     pub received_meanwhile: u64,
     /// Frames a second that were asked for.
     pub wanted_rate: Option<f64>,
+    /// New flows a second that were asked for.
+    pub wanted_new: Option<f64>,
 }
 
 /// The time that frames were away, in microseconds.
@@ -67,8 +75,16 @@ pub struct Outcome {
     pub refused: u64,
     /// Frames that were due while the generator did not run. They count for nothing.
     pub skipped: u64,
+    /// New flows a second that were asked for; absent where none were.
+    pub wanted_new: Option<f64>,
     /// Frames of those sent that opened new flows.
     pub opened: u64,
+    /// New flows that were due, and whose frames were not written then: the generator or the wire was too slow for them.
+    pub not_opened: u64,
+    /// How long the generator did not run, in seconds: pauses of more than 100 µs.
+    pub paused_seconds: f64,
+    /// The longest of them, in microseconds.
+    pub longest_pause_us: f64,
     /// Frames that came back, whole and each once.
     pub received: u64,
     /// Frames that were sent and did not come back whole.
@@ -127,7 +143,11 @@ impl Outcome {
             sent: sent.sent,
             refused: sent.refused,
             skipped: sent.skipped,
+            wanted_new: sent.wanted_new,
             opened: sent.opened,
+            not_opened: sent.not_opened,
+            paused_seconds: sent.paused,
+            longest_pause_us: sent.longest_pause * 1e6,
             received,
             lost,
             loss: if due == 0 { 0.0 } else { (lost + sent.refused) as f64 / due as f64 },
@@ -142,14 +162,34 @@ impl Outcome {
         }
     }
 
-    /// Whether the generator itself kept to the rate so well that a trial says something of the other side.
+    /// Whether the generator itself kept to what was asked for so well that a trial says something of the other side: to the rate
+    /// and, where frames are sent as fast as the wire takes them, to sending.
     pub fn kept_pace(&self) -> bool {
-        self.skipped * 100 <= self.due()
+        let sent_all_the_time = self.wanted_rate.is_some() || self.paused_seconds * 100.0 <= self.seconds;
+        sent_all_the_time && self.is_within(100)
     }
 
-    /// Whether it was about the rate that was asked for.
+    /// Whether it was about the rates that were asked for.
     pub fn is_of_the_rate(&self) -> bool {
-        self.skipped * 10 <= self.due()
+        self.is_within(10)
+    }
+
+    /// Whether about as many new flows were opened as were asked for.
+    pub fn opened_enough(&self) -> bool {
+        self.not_opened * 10 <= self.opened + self.not_opened
+    }
+
+    /// Whether no more than one in `share` was skipped.
+    fn is_within(&self, share: u64) -> bool {
+        self.skipped * share <= self.due() && self.not_opened * share <= self.opened + self.not_opened
+    }
+
+    /// Whether frames may have been lost because the generator did not run: the receive queues, which hold so many frames, may have
+    /// been full at its end of the wire.
+    pub fn may_have_lost(&self, queued: usize) -> bool {
+        let rate = if self.seconds > 0.0 { self.sent as f64 / self.seconds } else { 0.0 };
+        // Half of them: what was in them at the beginning of a pause is not known.
+        self.longest_pause_us / 1e6 * rate * 2.0 > queued as f64
     }
 
     /// Frames that were due.
@@ -172,6 +212,11 @@ impl fmt::Display for Outcome {
             ("refused", self.refused, "the wire was full when they were due"),
             ("skipped", self.skipped, "due while the generator did not run"),
             ("opened", self.opened, "new flows"),
+            (
+                "unopened",
+                self.not_opened,
+                "new flows that were due, and for which the wire or the generator was too slow",
+            ),
             ("reordered", self.reordered, "came after one that was sent later"),
             ("duplicated", self.duplicated, "came more than once"),
             ("damaged", self.damaged, "came changed"),
@@ -181,11 +226,20 @@ impl fmt::Display for Outcome {
         for (name, count, meaning) in others.iter().filter(|(_, count, _)| *count > 0) {
             writeln!(f, "{name:<10}{count:>12}  {meaning}")?;
         }
-        if !self.kept_pace() {
+        if self.longest_pause_us > 0.0 {
+            let (all, longest) = (self.paused_seconds * 1e3, self.longest_pause_us / 1e3);
             writeln!(
                 f,
-                "the generator did not keep to the rate: it needs a core of its own, or a lower one"
+                "paused    {all:>12.3}  ms in all, {longest:.3} ms at longest: the generator did not run"
             )?;
+        }
+        if !self.kept_pace() {
+            let what = match self.wanted_rate {
+                Some(_) => "keep to the rate: it needs a core of its own, or a lower one",
+                None if self.opened_enough() => "run all the time: it needs a core of its own",
+                None => "open as many new flows as were asked for",
+            };
+            writeln!(f, "the generator did not {what}")?;
         }
         if let Some(damage) = &self.first_damage {
             writeln!(f, "the first damaged frame: {damage}")?;
@@ -220,9 +274,13 @@ mod tests {
             refused,
             skipped,
             opened: 0,
+            not_opened: 0,
+            paused: 0.0,
+            longest_pause: 0.0,
             full: 0.25,
             received_meanwhile: counts.received - 10,
             wanted_rate: Some(500.0),
+            wanted_new: None,
         };
         Outcome::new(counts, sent, &latency, 10.0, None)
     }
@@ -255,5 +313,36 @@ mod tests {
         assert!(!late.kept_pace() && says(&late) && late.is_of_the_rate());
         assert!(outcome(counts, 1000, 0, 111).is_of_the_rate());
         assert!(!outcome(counts, 1000, 0, 112).is_of_the_rate());
+    }
+
+    #[test]
+    fn new_flows_that_were_not_opened_are_as_bad_as_frames_that_were_not_sent() {
+        let of = |opened, not_opened| Outcome {
+            wanted_rate: None,
+            wanted_new: Some(500.0),
+            opened,
+            not_opened,
+            ..outcome(Counts { received: 1000, ..Counts::default() }, 1000, 0, 0)
+        };
+        assert!(of(99, 1).kept_pace() && of(90, 10).is_of_the_rate());
+        assert!(!of(98, 2).kept_pace() && !of(89, 11).is_of_the_rate());
+        assert!(of(89, 11).to_string().contains("unopened            11"));
+    }
+
+    #[test]
+    fn pauses_are_told_and_may_be_what_lost_frames() {
+        // 1000 frames in two seconds.
+        let of = |paused_seconds, longest_pause_us, wanted_rate| Outcome {
+            wanted_rate,
+            paused_seconds,
+            longest_pause_us,
+            ..outcome(Counts { received: 1000, ..Counts::default() }, 1000, 0, 0)
+        };
+        // With a rate, what counts is what was skipped.
+        assert!(of(0.03, 10e3, Some(500.0)).kept_pace());
+        assert!(!of(0.03, 10e3, None).kept_pace() && of(0.02, 10e3, None).kept_pace());
+        assert!(of(0.03, 10e3, None).to_string().contains("30.000  ms in all, 10.000 ms at longest"));
+        // A tenth of a second's frames are 50.
+        assert!(of(0.1, 100e3, None).may_have_lost(99) && !of(0.1, 100e3, None).may_have_lost(100));
     }
 }

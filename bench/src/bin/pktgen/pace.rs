@@ -2,7 +2,7 @@
 
 /// How much of a delay of its own the generator makes up for, in seconds. More would reach the other side as a burst that
 /// nobody asked for, and what the other side then loses would not be its fault.
-const SLACK: f64 = 100e-6;
+pub const SLACK: f64 = 100e-6;
 
 /// A burst may always be made up for.
 const LEAST_SLACK: u64 = 32;
@@ -58,6 +58,45 @@ impl Pacer {
     }
 }
 
+/// When the generator did not run although it had something to do: others had its core, or the machine stood still.
+/// Meanwhile it sent nothing, and what came back filled its receive queues.
+#[derive(Debug)]
+pub struct Pauses {
+    last: u64,
+    /// What is longer than this, in cycles, is a pause.
+    limit: u64,
+    longest: u64,
+    total: u64,
+}
+
+impl Pauses {
+    /// None yet, at the time `now` of a clock of `hertz`.
+    pub fn new(now: u64, hertz: u64) -> Self {
+        Self { last: now, limit: (hertz as f64 * SLACK) as u64, longest: 0, total: 0 }
+    }
+
+    /// It runs at `now`.
+    #[inline]
+    pub fn run(&mut self, now: u64) {
+        let gap = now.saturating_sub(self.last);
+        self.last = now;
+        if gap > self.limit {
+            self.longest = self.longest.max(gap);
+            self.total += gap;
+        }
+    }
+
+    /// The longest, in cycles; 0 without one.
+    pub fn longest(&self) -> u64 {
+        self.longest
+    }
+
+    /// All of them, in cycles.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +144,15 @@ mod tests {
         assert_eq!(pacer.take(HERTZ / 100_000, 32), 10);
         pacer.end(HERTZ / 50_000);
         assert_eq!(pacer.skipped(), 0);
+    }
+
+    #[test]
+    fn what_is_longer_than_the_slack_is_a_pause() {
+        let mut pauses = Pauses::new(50, HERTZ);
+        // 100, 101, 300 and again 100 microseconds.
+        for now in [100_050, 201_050, 501_050, 601_050] {
+            pauses.run(now);
+        }
+        assert_eq!((pauses.longest(), pauses.total()), (300_000, 401_000));
     }
 }

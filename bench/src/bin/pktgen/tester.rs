@@ -13,7 +13,7 @@ use crate::check::Checker;
 use crate::flows::{Flows, Order};
 use crate::frames::{Addressing, Frames, MAX_FLOWS, Phase, Side, Stamp, TICK_SHIFT};
 use crate::outcome::Outcome;
-use crate::pace::Pacer;
+use crate::pace::{Pacer, Pauses};
 use crate::servers::Servers;
 
 /// How long a link may take to come up.
@@ -73,6 +73,8 @@ struct Queue {
     tx: TxQueue,
     /// Written, and not yet taken by the wire.
     pending: Burst,
+    /// How many of these, the first ones, open flows.
+    opening: usize,
 }
 
 /// A device, open and started, and what is known of the flows that went through it.
@@ -113,7 +115,7 @@ impl Tester {
         port.start()?;
         await_link(&port)?;
         let queues = port.take_queues()?;
-        let queue = |(rx, tx)| Queue { rx, tx, pending: Burst::new() };
+        let queue = |(rx, tx)| Queue { rx, tx, pending: Burst::new(), opening: 0 };
         let queues = queues.rx.into_iter().zip(queues.tx).map(queue).collect();
         let (hertz, servers) = (eal.tsc_hz(), Servers::default());
         Ok(Self { port, queues, pool, hertz, run: 0, opened: 0, servers })
@@ -146,6 +148,7 @@ impl Tester {
         let mut new_flows = load.new_flows.map(|rate| Pacer::new(rate, start, run.hertz));
         let mut queue = 0;
         let mut now = start;
+        let mut pauses = Pauses::new(start, run.hertz);
         while now < end && !run.flows.is_over() {
             let any = run.receive(self, queue, now, &mut seen);
             let pending = self.queues[queue].pending.len();
@@ -162,15 +165,17 @@ impl Tester {
             }
             queue = if queue + 1 == self.queues.len() { 0 } else { queue + 1 };
             now = tsc();
+            pauses.run(now);
         }
         if !run.flows.is_over() {
-            pacer.iter_mut().for_each(|pacer| pacer.end(end));
+            pacer.iter_mut().chain(&mut new_flows).for_each(|pacer| pacer.end(end));
         }
         let seconds = now.saturating_sub(start) as f64 / run.hertz as f64;
         let during = run.checker.counts().received;
-        self.drain(&mut run, &mut seen);
+        self.drain(&mut run, &mut seen, &mut pauses);
         let skipped = pacer.map_or(0, |pacer| pacer.skipped());
-        Ok(run.outcome(seconds, during, skipped, load))
+        run.not_opened += new_flows.map_or(0, |pacer| pacer.skipped());
+        Ok(run.outcome(seconds, during, skipped, &pauses, load))
     }
 
     /// Sends until every queue is full, and takes nothing back.
@@ -189,18 +194,27 @@ impl Tester {
             }
             run.give_up(self, queue);
         }
-        let seconds = (tsc() - start) as f64 / run.hertz as f64;
-        Ok(run.outcome(seconds, 0, 0, load))
+        let now = tsc();
+        let seconds = (now - start) as f64 / run.hertz as f64;
+        Ok(run.outcome(seconds, 0, 0, &Pauses::new(now, run.hertz), load))
     }
 
     /// Sends what has been written, and takes back what is still under way.
-    fn drain(&mut self, run: &mut Run, seen: &mut impl FnMut(&mut Servers, &[u8], Stamp)) {
+    fn drain(
+        &mut self,
+        run: &mut Run,
+        seen: &mut impl FnMut(&mut Servers, &[u8], Stamp),
+        pauses: &mut Pauses,
+    ) {
         let start = Instant::now();
         let mut last = start;
         while last.elapsed() < STRAGGLERS && start.elapsed() < LATEST {
             for queue in 0..self.queues.len() {
                 run.transmit(self, queue);
-                if run.receive(self, queue, tsc(), seen) {
+                let now = tsc();
+                // With nothing under way there is nothing to be too late for.
+                if run.receive(self, queue, now, seen) {
+                    pauses.run(now);
                     last = Instant::now();
                 }
             }
@@ -249,7 +263,9 @@ struct Run {
     /// How often the wire was offered frames, and how often it did not take all.
     offers: u64,
     full: u64,
+    /// Frames that open new flows: those that the wire has taken, and those that were due and were not written.
     opened: u64,
+    not_opened: u64,
 }
 
 impl Run {
@@ -273,6 +289,7 @@ impl Run {
             offers: 0,
             full: 0,
             opened: 0,
+            not_opened: 0,
         })
     }
 
@@ -304,10 +321,14 @@ impl Run {
     fn write(&mut self, tester: &mut Tester, queue: usize, count: usize, new: usize, now: u64) {
         let shift = if self.side == Side::Servers { self.reply_shift } else { 0 };
         let of = (queue + shift) % tester.queues.len();
-        let pending = &mut tester.queues[queue].pending;
+        let Queue { pending, opening, .. } = &mut tester.queues[queue];
         if count == 0 || !tester.pool.alloc_bulk(pending, count) {
             // Without a buffer all are on the wire, which so takes no more.
-            self.refused += if self.is_paced { count as u64 } else { 0 };
+            if self.is_paced {
+                self.refused += count as u64;
+            } else {
+                self.not_opened += new as u64;
+            }
             return;
         }
         let time = (now >> TICK_SHIFT) as u32;
@@ -326,8 +347,8 @@ impl Run {
             written += 1;
         }
         pending.truncate(written);
-        self.opened += new.min(written) as u64;
-        tester.opened = tester.opened.saturating_add(new.min(written) as u32);
+        *opening = new.min(written);
+        tester.opened = tester.opened.saturating_add(*opening as u32);
         self.written += written as u64;
     }
 
@@ -335,11 +356,14 @@ impl Run {
     /// for the next time.
     #[inline]
     fn transmit(&mut self, tester: &mut Tester, queue: usize) -> bool {
-        let Queue { tx, pending, .. } = &mut tester.queues[queue];
+        let Queue { tx, pending, opening, .. } = &mut tester.queues[queue];
         if pending.is_empty() {
             return false;
         }
-        let sent = tx.burst(pending) > 0;
+        let sent = tx.burst(pending);
+        let opened = sent.min(*opening);
+        *opening -= opened;
+        self.opened += opened as u64;
         self.offers += 1;
         if !pending.is_empty() {
             self.full += 1;
@@ -348,17 +372,18 @@ impl Run {
                 self.give_up(tester, queue);
             }
         }
-        sent
+        sent > 0
     }
 
     /// What the wire has not taken was never sent.
     fn give_up(&mut self, tester: &mut Tester, queue: usize) {
-        let pending = &mut tester.queues[queue].pending;
+        let Queue { pending, opening, .. } = &mut tester.queues[queue];
         self.written -= pending.len() as u64;
         pending.clear();
+        *opening = 0;
     }
 
-    fn outcome(&self, seconds: f64, during: u64, skipped: u64, load: &Load) -> Outcome {
+    fn outcome(&self, seconds: f64, during: u64, skipped: u64, pauses: &Pauses, load: &Load) -> Outcome {
         let ticks_per_us = self.hertz as f64 / f64::from(1 << TICK_SHIFT) / 1e6;
         Outcome::new(
             self.checker.counts(),
@@ -368,9 +393,13 @@ impl Run {
                 refused: self.refused,
                 skipped,
                 opened: self.opened,
+                not_opened: self.not_opened,
+                paused: pauses.total() as f64 / self.hertz as f64,
+                longest_pause: pauses.longest() as f64 / self.hertz as f64,
                 full: if self.offers == 0 { 0.0 } else { self.full as f64 / self.offers as f64 },
                 received_meanwhile: during,
                 wanted_rate: load.rate,
+                wanted_new: load.new_flows,
             },
             self.checker.latency(),
             ticks_per_us,

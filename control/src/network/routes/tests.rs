@@ -34,13 +34,13 @@ fn via(text: &str) -> RouteAttribute {
     RouteAttribute::Gateway(text.parse::<IpAddr>().unwrap().into())
 }
 
-fn selected(messages: &[RouteMessage]) -> Vec<(String, Option<NextHop>)> {
+fn selected(messages: &[RouteMessage]) -> Vec<(String, Way)> {
     let candidates: Vec<_> = messages.iter().filter_map(Candidate::read).collect();
     select(&candidates, &indexes()).into_iter().map(|(p, h)| (p.to_string(), h)).collect()
 }
 
-fn hop(port: u16, gateway: Option<&str>) -> Option<NextHop> {
-    Some(NextHop { port: PortId(port), gateway: gateway.map(|g| g.parse().unwrap()) })
+fn hop(port: u16, gateway: Option<&str>) -> Way {
+    Way::Out(NextHop { port: PortId(port), gateway: gateway.map(|g| g.parse().unwrap()) })
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn routes_by_our_interfaces_lead_to_ports_and_others_nowhere() {
         selected(&messages),
         [
             ("0.0.0.0/0".into(), hop(0, Some("198.51.100.1"))),
-            ("10.0.0.0/8".into(), None),
+            ("10.0.0.0/8".into(), Way::Elsewhere),
             ("192.0.2.0/24".into(), hop(1, None)),
             ("2001:db8::/32".into(), hop(0, Some("fe80::1"))),
         ]
@@ -67,7 +67,7 @@ fn the_lowest_metric_wins_and_of_equals_the_first() {
     let with = |metric, index| route("0.0.0.0/0", 254, vec![out(index), RouteAttribute::Priority(metric)]);
     assert_eq!(selected(&[with(200, 2), with(100, 3)]), [("0.0.0.0/0".into(), hop(1, None))]);
     assert_eq!(selected(&[with(100, 3), with(100, 2)]), [("0.0.0.0/0".into(), hop(1, None))]);
-    assert_eq!(selected(&[with(100, 9), with(200, 2)]), [("0.0.0.0/0".into(), None)]);
+    assert_eq!(selected(&[with(100, 9), with(200, 2)]), [("0.0.0.0/0".into(), Way::Elsewhere)]);
 }
 
 #[test]
@@ -119,7 +119,10 @@ fn blackholes_and_tunnels_hide_shorter_prefixes() {
     let mut hole = route("10.0.0.0/8", 254, vec![]);
     hole.header.kind = RouteType::BlackHole;
     let tunnel = route("11.0.0.0/8", 254, vec![out(2), RouteAttribute::EncapType(RouteLwEnCapType::Mpls)]);
-    assert_eq!(selected(&[hole, tunnel]), [("10.0.0.0/8".into(), None), ("11.0.0.0/8".into(), None)]);
+    assert_eq!(
+        selected(&[hole, tunnel]),
+        [("10.0.0.0/8".into(), Way::Elsewhere), ("11.0.0.0/8".into(), Way::Elsewhere)]
+    );
 }
 
 #[test]
@@ -154,4 +157,34 @@ fn the_source_that_the_chosen_route_prefers_is_kept() {
     .collect();
     let expected = [(net("192.0.2.0/24"), [192, 0, 2, 1].into())];
     assert_eq!(sources(&candidates).into_iter().collect::<Vec<_>>(), expected);
+}
+
+/// Linux asks the table `local` first, and what it has there hides whatever the others have inside it.
+#[test]
+fn own_addresses_are_local_before_anything_else() {
+    let local = |prefix: &str, table| {
+        let mut message = route(prefix, table, vec![out(1)]);
+        message.header.kind = RouteType::Local;
+        message
+    };
+    let mut broadcast = route("192.0.2.255/32", 255, vec![out(3)]);
+    broadcast.header.kind = RouteType::Broadcast;
+    let messages = [
+        local("192.0.2.1/32", 255),
+        local("10.0.0.0/8", 255),
+        local("2001:db8::1/128", 255),
+        local("172.16.0.1/32", 254),
+        broadcast,
+        route("192.0.2.0/24", 254, vec![out(3)]),
+        route("10.1.0.0/16", 254, vec![out(2)]),
+    ];
+    assert_eq!(
+        selected(&messages),
+        [
+            ("10.0.0.0/8".into(), Way::Local),
+            ("192.0.2.0/24".into(), hop(1, None)),
+            ("192.0.2.1/32".into(), Way::Local),
+            ("2001:db8::1/128".into(), Way::Local),
+        ]
+    );
 }

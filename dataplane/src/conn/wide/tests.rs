@@ -170,7 +170,7 @@ fn templates_are_found_by_their_keys() {
     let mut all = connections(8);
     let key = Flow6::template(6, NET | 1 << 64, VIRTUAL);
     let new = NewConnection { flow: key.into(), ..new(1, Method::Nat) };
-    let template = all.open_template(&new, (640, false), Tick(0)).unwrap();
+    let template = all.open_template(&new, (640, false), None, Tick(0)).unwrap();
     assert_eq!(all.find_template(key.into()), Some(template));
     assert!(all.entry(template).life().is_template());
     assert_eq!(all.table().slots_in_use(), 1, "no reply leads to a template");

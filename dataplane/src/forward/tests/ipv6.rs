@@ -4,15 +4,15 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::*;
 use crate::packet::vectors::vectors;
-use crate::parse::{Flow6, Parsed6, parse_ipv6};
+use crate::parse::{Flow6, Parsed};
 
 const CLIENT: (u128, u16) = (0x2001_0db8 << 96 | 9, 40_000);
 const VIRTUAL: (u128, u16) = (0x2001_0db8 << 96 | 0x80, 80);
 const SERVER: (u128, u16) = (0x2001_0db8_00ff << 80 | 0xc0de, 8080);
 
-/// What `forward_ipv6` makes of a frame of the connection between these.
+/// What [`Forward`] makes of a frame of the connection between these.
 fn forwarded(frame: &mut MemoryFrame, method: Method, direction: Direction) -> Result<u128, Drop> {
-    let Parsed6::Packet(packet) = parse_ipv6(frame, MacAddr([2, 0, 0, 0, 0, 1])) else {
+    let Parsed::Packet(packet) = Packet6::parse(frame, MacAddr([2, 0, 0, 0, 0, 1])) else {
         panic!("not a packet: {frame:?}")
     };
     let table = Arc::new(ConnectionTable::new(8, 8, 1).unwrap());
@@ -24,7 +24,7 @@ fn forwarded(frame: &mut MemoryFrame, method: Method, direction: Direction) -> R
     let server = (IpAddr::from(Ipv6Addr::from(SERVER.0)), SERVER.1);
     let new = NewConnection { flow: flow.into(), server, method, destination: 0, state: State::Established };
     let entry = table.entry(connections.open(&new, &Timeouts::default(), Tick(0)).unwrap());
-    forward_ipv6(frame.data_mut(), &packet, entry, table.extension(entry).unwrap(), direction)
+    packet.forward(frame.data_mut(), &table, entry, direction).map(u128::from)
 }
 
 /// Each case: its name, its method and direction, the frame before and after.

@@ -131,6 +131,8 @@ impl Check {
 pub struct Unwrapped {
     /// Where the packet inside begins, in bytes from the start of the outer IP header.
     pub at: usize,
+    /// The outer IP header's protocol, behind extension headers.
+    pub protocol: u8,
     /// The UDP port it went to, where only that tells GUE from anything else.
     pub gue_port: Option<u16>,
 }
@@ -184,5 +186,5 @@ pub fn unwrap(packet: &[u8]) -> Option<Unwrapped> {
         }
         _ => return None,
     };
-    (packet.get(at)? >> 4 == version).then_some(Unwrapped { at, gue_port })
+    (packet.get(at)? >> 4 == version).then_some(Unwrapped { at, protocol, gue_port })
 }

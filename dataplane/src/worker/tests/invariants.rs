@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::locals::{Block, Locals, Pool};
 use crate::parse::AnyFlow;
 use crate::schedule::{NAMES, Scheduler, Summary};
 use crate::service::Persistence;
@@ -11,6 +12,9 @@ use crate::service::Persistence;
 /// The servers there may be, by the numbers of their counters, which they keep while they are deleted.
 const ALL: u32 = 5;
 const WORKERS: usize = 2;
+
+/// What servers by FULLNAT take for their clients'.
+const LOCAL: u32 = 0xc000_0221; // 192.0.2.33
 
 /// What happens.
 #[derive(Clone, Debug)]
@@ -92,6 +96,9 @@ impl Model {
             network.set_neighbour(ip(address(id)), Adjacency::new(PortId(1), LAN, SERVER_MACS[0]));
         }
         lab.snapshot.network = Arc::new(network);
+        let block = Block { address: ip(LOCAL), first_port: 1024, last_port: u16::MAX };
+        let pool = Arc::new(Pool::new(vec![block]).unwrap());
+        lab.snapshot.locals = Arc::new(Locals::new((0..2 * ALL).map(|id| (id, pool.clone()))));
         let schedulers = [0, 1].map(|_| ("rr", schedule::by_name("rr").unwrap()));
         let (servers, sequence) = (BTreeMap::new(), BTreeMap::new());
         let mut model =
@@ -110,7 +117,7 @@ impl Model {
                     id: first + id,
                     sequence: self.sequence[id],
                     address: ip(address(*id)),
-                    port: if method == Method::Nat { 8080 } else { VIP.1 },
+                    port: if method.sees_replies() { 8080 } else { VIP.1 },
                     weight: *weight,
                     last_weight: (*weight).max(1),
                     method,
@@ -202,7 +209,8 @@ impl Model {
                 let there: Vec<_> = self.views().filter(|view| view.template.is_none()).collect();
                 let of = |(which, flags): &(usize, u8)| {
                     let view = there.get(which % there.len().max(1))?;
-                    match AnyFlow::new(view.flow.protocol(), view.server, view.flow.source())? {
+                    let client = view.local.unwrap_or(view.flow.source());
+                    match AnyFlow::new(view.flow.protocol(), view.server, client)? {
                         AnyFlow::V4(flow) => Some(frame(LAN, flow, *flags, b"")),
                         AnyFlow::V6(_) => None,
                     }
@@ -261,7 +269,9 @@ proptest! {
     #[test]
     fn counts_equal_the_table_and_nobody_gets_what_is_not_for_them(
         events in events(),
-        method in prop_oneof![Just(Method::Nat), Just(Method::DirectRouting)],
+        method in prop::sample::select(vec![
+            Method::Nat, Method::DirectRouting, Method::FullNat, Method::Local,
+        ]),
     ) {
         let mut model = Model::new(method);
         // Something to begin with, or many sequences would find no server.

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use super::*;
 use crate::mark::{Addresses, Rule};
 use crate::packet::{icmpv6, sctp};
-use crate::parse::{AnyFlow, Flow6, Parsed6, parse_ipv6};
+use crate::parse::{AnyFlow, Flow6, Packet6, Parsed};
 use crate::service::{Family, Persistence};
 
 const NET: u128 = 0x2001_0db8 << 96;
@@ -40,7 +40,7 @@ fn service(method: Method, first: u32) -> Service {
         id: first + n as u32,
         sequence: n as u32 + 1,
         address: ip6(server.0),
-        port: if method == Method::Nat { server.1 } else { VIP6.1 },
+        port: if method.sees_replies() { server.1 } else { VIP6.1 },
         weight: 1,
         last_weight: 1,
         method,
@@ -49,14 +49,18 @@ fn service(method: Method, first: u32) -> Service {
     Service::new(destinations, schedule::by_name("rr").unwrap())
 }
 
-/// TCP, UDP and SCTP services at the virtual address: destinations 0 and 1, 2 and 3, 4 and 5.
-fn lab(method: Method, workers: usize) -> Lab {
-    let mut lab = Lab::new(method, workers);
-    let protocols = [protocol::TCP, protocol::UDP, protocol::SCTP];
-    lab.snapshot.services = Arc::new(Services::new(protocols.into_iter().zip(0..).map(|(protocol, n)| {
+pub(super) fn service_list(method: Method) -> Vec<(ServiceKey, Arc<Service>)> {
+    let service = |(protocol, n): (u8, u32)| {
         let key = ServiceKey { protocol, address: ip6(VIP6.0), port: VIP6.1 };
         (key, Arc::new(service(method, 2 * n)))
-    })));
+    };
+    [protocol::TCP, protocol::UDP, protocol::SCTP].into_iter().zip(0..).map(service).collect()
+}
+
+/// TCP, UDP and SCTP services at the virtual address: destinations 0 and 1, 2 and 3, 4 and 5.
+pub(super) fn lab(method: Method, workers: usize) -> Lab {
+    let mut lab = Lab::new(method, workers);
+    lab.snapshot.services = Arc::new(Services::new(service_list(method)));
     lab.snapshot.network = Arc::new(network());
     lab.publish();
     lab
@@ -117,10 +121,10 @@ fn tcp6(client: u16, flags: u8) -> Vec<u8> {
 }
 
 /// What a frame says, with its checksums checked: destination MAC, source MAC, flow.
-fn read6(frame: &MemoryFrame) -> (MacAddr, MacAddr, Flow6) {
+pub(super) fn read6(frame: &MemoryFrame) -> (MacAddr, MacAddr, Flow6) {
     let bytes = frame.data();
     let mac = |at: usize| MacAddr(bytes[at..at + 6].try_into().unwrap());
-    let Parsed6::Packet(packet) = parse_ipv6(frame, mac(0)) else { panic!("{frame:?}") };
+    let Parsed::Packet(packet) = Packet6::parse(frame, mac(0)) else { panic!("{frame:?}") };
     let transport = &bytes[14 + usize::from(packet.transport)..14 + packet.length as usize];
     if packet.flow.protocol() == protocol::SCTP {
         let mut zeroed = transport.to_vec();
@@ -228,7 +232,7 @@ fn linux_gets_what_is_nobodys() {
     let elsewhere = frame6(WAN, Flow6::new(protocol::TCP, (CLIENT6, 1), (VIP6.0, 22)), S, b"");
     // A fragment for nobody; a source route that has a stop to go; nothing behind the header.
     let fragment =
-        packet6(WAN, (CLIENT6, VIP6.0 + 1), 44, &[6, 0, 0, 1, 0, 0, 0, 7, 0, 1, 0, 80, 0, 0, 0, 0]);
+        packet6(WAN, (CLIENT6, VIP6.0 + 1), 44, &[17, 0, 0, 1, 0, 0, 0, 7, 0, 1, 0, 80, 0, 9, 0, 0]);
     let routed = packet6(WAN, ends, 43, &[6, 0, 0, 1, 0, 0, 0, 0]);
     let nothing = packet6(WAN, ends, 59, &[]);
     let mut frames = vec![group, solicitation, elsewhere, fragment, routed, nothing];
@@ -251,7 +255,10 @@ fn each_reason_to_drop_has_its_name() {
     };
     let ends = (CLIENT6, VIP6.0);
     let from = |source| frame6(WAN, Flow6::new(protocol::TCP, (source, 1), VIP6), S, b"");
-    let fragment = packet6(WAN, ends, 44, &[6, 0, 0, 1, 0, 0, 0, 7, 0, 1, 0, 80, 0, 0, 0, 0]);
+    let within_header = packet6(WAN, ends, 44, &[6, 0, 0, 9, 0, 0, 0, 7, 0, 1, 0, 80, 0, 0, 0, 0]);
+    let without_header = packet6(WAN, ends, 44, &[6, 0, 0, 1, 0, 0, 0, 7, 0, 1, 0, 80, 0, 0, 0, 0]);
+    let cut_in_chain = packet6(WAN, ends, 44, &[60, 0, 0, 1, 0, 0, 0, 7, 6, 1, 1, 4, 0, 0, 0, 0]);
+    let uneven = packet6(WAN, ends, 44, &[17, 0, 0, 1, 0, 0, 0, 7, 0, 1, 0, 80, 0, 9, 0, 0, 7]);
     let nested = packet6(WAN, ends, 44, &[44, 0, 0, 0, 0, 0, 0, 7, 6, 0, 0, 0, 0, 0, 0, 7]);
     for (name, frame, reason) in [
         ("no IP header", tcp6(1, S)[..53].to_vec(), Drop::Truncated),
@@ -260,8 +267,10 @@ fn each_reason_to_drop_has_its_name() {
         ("options that do not end", packet6(WAN, ends, 60, &[6, 9, 0, 0, 0, 0, 0, 0]), Drop::Truncated),
         ("version 4", change(14, 0x45), Drop::BadHeader),
         ("fragment of a fragment", nested, Drop::BadHeader),
-        ("fragment", fragment, Drop::Fragment),
-        ("last hop", change(14 + 7, 1), Drop::TtlExpired),
+        ("a fragment within TCP's header", within_header, Drop::FragmentTiny),
+        ("a first fragment without TCP's header", without_header, Drop::FragmentTiny),
+        ("a first fragment without its extension header", cut_in_chain, Drop::FragmentTiny),
+        ("a first fragment that does not end where another can begin", uneven, Drop::BadHeader),
         ("from loopback", from(1), Drop::MartianSource),
         ("from a group", from(0xff02 << 112 | 1), Drop::MartianSource),
         ("from an IPv4 address", from(0xffff_cb00_7109), Drop::MartianSource),
@@ -434,6 +443,9 @@ proptest! {
             }
             lab.receive(0, 0, &[frame]);
         }
+        // Until no fragment waits any more.
+        lab.now = lab.now.after(2 * TICKS_PER_SECOND);
+        lab.poll(0);
         lab.check_balance();
         prop_assert_eq!(lab.counters[0].read().received, count as u64);
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::conn::View;
-use crate::service::{Family, Persistence};
+use crate::service::{Engine, Family, Persistence, RangeKey};
 
 const TIMEOUT: u32 = 30;
 
@@ -346,4 +346,158 @@ fn a_port_used_again_belongs_to_the_old_connection_under_a_template() {
     lab.receive_one(1, tcp_reply(server, 4000, Flags::RST | Flags::ACK));
     assert_eq!(connect(&mut lab, 0, 4000), Some(server));
     assert_eq!(lab.shared.destinations.stats(server as u32).connections, 1);
+}
+
+#[test]
+fn a_range_has_one_template_for_all_its_addresses_and_ports() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let ticks = TIMEOUT * TICKS_PER_SECOND;
+    let key = RangeKey {
+        protocol: protocol::TCP,
+        network: "198.51.100.0/24".parse().unwrap(),
+        ports: (8000, 8099),
+    };
+    let set = |lab: &mut Lab, persistence| {
+        // The one without a port gets the client's.
+        let mut destinations = destinations(&[1, 1], Method::Nat);
+        destinations[0].port = 0;
+        let service =
+            Service::new(destinations, schedule::by_name("rr").unwrap()).with_persistence(persistence);
+        lab.snapshot.services = Arc::new(Services::default().with_ranges([(key, Arc::new(service))]));
+        lab.publish();
+    };
+    let connect = |lab: &mut Lab, port: u16, to: (u32, u16)| {
+        let flow = Flow::new(protocol::TCP, (CLIENT, port), to);
+        let (_, sent) = lab.receive_one(0, frame(WAN, flow, Flags::SYN, b""))?;
+        let (_, _, flow) = read(&sent);
+        Some(
+            SERVERS
+                .map(|(address, _)| address)
+                .iter()
+                .position(|a| *a == flow.destination().0)
+                .map(|n| (n, flow.destination().1))
+                .unwrap(),
+        )
+    };
+    set(&mut lab, None);
+    assert_eq!(connect(&mut lab, 1, (VIP.0, 8000)), Some((1, 8080)));
+    assert_eq!(connect(&mut lab, 2, (VIP.0, 8099)), Some((0, 8099)));
+    // What belongs to no range is Linux's.
+    assert_eq!((connect(&mut lab, 3, (VIP.0, 8100)), lab.to_kernel[0].len()), (None, 1));
+    // Replies are from where the client sent to.
+    let (_, reply) = lab
+        .receive_one(1, frame(LAN, Flow::new(protocol::TCP, (SERVERS[0].0, 8099), (CLIENT, 2)), S | A, b""))
+        .unwrap();
+    assert_eq!(read(&reply).2.source(), (VIP.0, 8099));
+
+    set(&mut lab, Some(Persistence { ticks, mask: ip(u32::MAX) }));
+    let (first, _) = connect(&mut lab, 10, (VIP.0, 8001)).unwrap();
+    for (n, to) in [(VIP.0, 8002), (VIP.0 + 1, 8001), (VIP.0 + 9, 8099)].into_iter().enumerate() {
+        let port = if first == 0 { to.1 } else { 8080 };
+        assert_eq!(connect(&mut lab, 11 + n as u16, to), Some((first, port)));
+    }
+    let templates = templates(&lab);
+    let [template] = &templates[..] else { panic!("{templates:?}") };
+    assert_eq!(
+        (template.flow.source(), template.flow.destination()),
+        ((ip(CLIENT), 0), ("198.51.100.0".parse().unwrap(), 8000))
+    );
+    lab.check_balance();
+}
+
+/// A SIP request of a client with this Call-ID line.
+fn sip(client: u32, port: u16, line: &str) -> Vec<u8> {
+    let message = format!("INVITE sip:a@b SIP/2.0\r\nVia: x\r\n{line}\r\n\r\n");
+    frame(WAN, Flow::new(protocol::UDP, (CLIENT + client, port), VIP), 0, message.as_bytes())
+}
+
+#[test]
+fn a_call_stays_with_its_server_whoever_of_the_network_calls() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let set = |lab: &mut Lab, mask: u32, one_packet| {
+        let ticks = TIMEOUT * TICKS_PER_SECOND;
+        let service = Service::new(destinations(&[1, 1], Method::Nat), schedule::by_name("rr").unwrap())
+            .with_persistence(Some(Persistence { ticks, mask: ip(mask) }))
+            .with_engine(Some(Engine::Sip))
+            .with_one_packet(one_packet);
+        let key = ServiceKey { protocol: protocol::UDP, address: ip(VIP.0), port: VIP.1 };
+        lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(service))]));
+        lab.publish();
+    };
+    let call = |lab: &mut Lab, client, port, line: &str| {
+        let (_, sent) = lab.receive_one(0, sip(client, port, line))?;
+        let (mac, ..) = read(&sent);
+        SERVER_MACS.iter().position(|server| *server == mac)
+    };
+    set(&mut lab, 0xffff_ff00, false);
+    let first = call(&mut lab, 0, 5000, "Call-ID: a@h").unwrap();
+    assert_eq!(
+        call(&mut lab, 0, 5001, "Call-ID: b@h"),
+        Some(1 - first),
+        "another call, the next server's turn"
+    );
+    assert_eq!(call(&mut lab, 0, 5002, "i: a@h"), Some(first));
+    assert_eq!(call(&mut lab, 7, 5002, "Call-ID: a@h"), Some(first), "another client of the network");
+    // A client of another network is another caller.
+    assert_eq!(call(&mut lab, 256, 5000, "Call-ID: a@h"), Some(1));
+    // What is no SIP, or too long, is dropped in silence, as the kernel does it.
+    assert_eq!(call(&mut lab, 0, 5003, "Call: a@h"), None);
+    assert_eq!(call(&mut lab, 0, 5003, &format!("Call-ID: {}", "x".repeat(256))), None);
+    assert_eq!((lab.dropped(Drop::NoCallId), lab.counters[0].read().unreachable), (2, 0));
+    // Its connection goes on with whatever it says.
+    assert_eq!(call(&mut lab, 0, 5000, "no call"), Some(first));
+    let long = "y".repeat(255);
+    call(&mut lab, 0, 5004, &format!("Call-ID: {long}")).unwrap();
+    let mut shown: Vec<_> = templates(&lab)
+        .into_iter()
+        .map(|view| {
+            let note = view.note.unwrap();
+            (view.flow.source(), view.flow.destination(), String::from_utf8(note.data.to_vec()).unwrap())
+        })
+        .collect();
+    shown.sort_by(|a, b| (&a.2, a.0).cmp(&(&b.2, b.0)));
+    let network = |client: u32| (ip((CLIENT + client) & 0xffff_ff00), 0);
+    let to = (ip(VIP.0), VIP.1);
+    assert_eq!(
+        shown,
+        [
+            (network(0), to, "a@h".to_owned()),
+            (network(256), to, "a@h".into()),
+            (network(0), to, "b@h".into()),
+            (network(0), to, long),
+        ]
+    );
+    // All of it is given back.
+    wait(&mut lab, 400);
+    assert_eq!((templates(&lab), lab.shared.table.slots_in_use()), (vec![], 0));
+
+    // By one-packet scheduling nothing but the template remembers.
+    set(&mut lab, u32::MAX, true);
+    let first = call(&mut lab, 0, 5000, "Call-ID: c").unwrap();
+    assert_eq!([5000, 5001, 5000].map(|port| call(&mut lab, 0, port, "Call-ID: c")), [Some(first); 3]);
+    assert_eq!(call(&mut lab, 0, 5000, "Call-ID: d"), Some(1 - first));
+    lab.check_balance();
+}
+
+#[test]
+fn no_entry_of_a_call_is_lost_where_there_are_not_enough() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    let ticks = TIMEOUT * TICKS_PER_SECOND;
+    let service = Service::new(destinations(&[1, 1], Method::Nat), schedule::by_name("rr").unwrap())
+        .with_persistence(Some(Persistence { ticks, mask: ip(u32::MAX) }))
+        .with_engine(Some(Engine::Sip));
+    let key = ServiceKey { protocol: protocol::UDP, address: ip(VIP.0), port: VIP.1 };
+    lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(service))]));
+    lab.publish();
+    // Ten entries each: the template's two, seven for the Call-ID, one for the connection.
+    let line = |n: u16| format!("Call-ID: {n:0>255}");
+    let fill =
+        |lab: &mut Lab| (0..20).filter(|n| lab.receive_one(0, sip(0, 5000 + n, &line(*n))).is_some()).count();
+    let opened = fill(&mut lab);
+    assert!((5..=6).contains(&opened), "{opened} of 64 entries");
+    assert_eq!(lab.dropped(Drop::NoFreeEntry), 20 - opened as u64);
+    wait(&mut lab, 400);
+    assert_eq!((templates(&lab), lab.shared.table.slots_in_use()), (vec![], 0));
+    assert_eq!(fill(&mut lab), opened, "as many as before");
+    lab.check_balance();
 }

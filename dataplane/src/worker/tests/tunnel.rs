@@ -14,7 +14,7 @@ use crate::tunnels::{Tunnel, Tunnels};
 
 const FROM: u32 = 0xc000_0201; // 192.0.2.1
 
-const KINDS: [Kind; 6] = [
+pub(super) const KINDS: [Kind; 6] = [
     Kind::IpIp,
     Kind::Gre { checksum: false },
     Kind::Gre { checksum: true },
@@ -25,7 +25,12 @@ const KINDS: [Kind; 6] = [
 
 /// A lab with TCP and UDP services of both families, whose two servers are of the family `over`, behind tunnels of this kind.
 fn lab_over(kind: Kind, over: u8) -> Lab {
-    let mut lab = Lab::new(Method::Tunnel, 1);
+    lab_of(kind, over, 1)
+}
+
+/// The same with so many workers.
+pub(super) fn lab_of(kind: Kind, over: u8, workers: usize) -> Lab {
+    let mut lab = Lab::new(Method::Tunnel, workers);
     let mut network = super::ipv6::network();
     let own = ["192.0.2.1/24", "2001:db8:2::1/64"].map(|network| network.parse().unwrap());
     let own = own.map(|network| LocalAddress { port: Some(PortId(1)), network });
@@ -48,7 +53,7 @@ fn lab_over(kind: Kind, over: u8) -> Lab {
     });
     lab.snapshot.services = Arc::new(Services::new(services));
     let tunnels = (0..8).map(|id| (id, Tunnel::new(kind, servers[id as usize % 2], &network)));
-    lab.snapshot.tunnels = Arc::new(Tunnels::new(tunnels));
+    lab.snapshot.tunnels = Arc::new(Tunnels::new(tunnels).sharing_paths(&Tunnels::default()));
     lab.snapshot.network = Arc::new(network);
     lab.publish();
     lab
@@ -168,10 +173,11 @@ fn a_tunnel_that_leads_nowhere_says_why() {
     dying[14 + 10..14 + 12].fill(0);
     let check = checksum::verify(&dying[14..34]);
     dying[14 + 10..14 + 12].copy_from_slice(&check.to_be_bytes());
-    assert!(lab.receive_one(0, dying).is_none());
-    assert_eq!(lab.dropped(Drop::TtlExpired), 1);
+    let (port, told) = lab.receive_one(0, dying).unwrap();
+    assert_eq!((port, outer(&told).0, outer(&told).1), (0, VIP.0, CLIENT));
+    assert_eq!((&told.data()[34..36], lab.counters[0].read().time_exceeded), (&[11, 0][..], 1));
     for reason in [Drop::NoRoute, Drop::NoSourceAddress] {
-        lab.snapshot.tunnels = Arc::new(Tunnels::new([(1, Err(reason))]));
+        lab.snapshot.tunnels = Arc::new(Tunnels::new([(1, Err(Verdict::Drop(reason)))]));
         lab.publish();
         assert!(lab.receive_one(0, tcp(4000, A)).is_none());
         assert_eq!(lab.dropped(reason), 1);

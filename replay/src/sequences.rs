@@ -1,7 +1,7 @@
 //! Recordings of a scheduler's choices: sections, each of a fresh service, and which server each connection went to.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
@@ -14,7 +14,7 @@ use crate::listing;
 use crate::recording::{Part, cut};
 use crate::stage::Stage;
 
-/// The virtual service's address, and that of the one client where there is only one.
+/// The virtual service's address unless the recording names one, and that of the one client where there is only one.
 const SERVICE: &str = "198.51.100.1";
 const CLIENT: &str = "203.0.113.10";
 
@@ -34,8 +34,8 @@ const MARK: u32 = 1;
 pub enum Kind {
     /// TCP under masquerading, by this scheduler.
     Tcp(String),
-    /// UDP under direct routing, a packet a flow.
-    Sources,
+    /// UDP under direct routing, a packet a flow, to the service that the first line names.
+    Sources(Option<SocketAddrV4>),
     /// UDP to every address of a network, by firewall mark.
     Destinations,
     /// TCP to persistent services.
@@ -51,8 +51,9 @@ impl Kind {
         if let Some((name, _)) = line.split_once(": which real server") {
             return Some(Self::Tcp(name.to_owned()));
         }
+        let service = SERVICE_IN_HEADER.captures(line).and_then(|found| found[1].parse().ok());
         let kinds = [
-            ("source address:port -> server", Self::Sources),
+            ("source address:port -> server", Self::Sources(service)),
             ("fwmark service over", Self::Destinations),
             ("persistent services", Self::Persistence),
             ("one-packet scheduling", Self::OnePacket),
@@ -67,7 +68,7 @@ impl Kind {
 /// Where a director cannot be set up.
 pub fn replay(text: &str, kind: &Kind, check: ChangeCheck) -> Result<Vec<Part>> {
     let mut parts = cut(text, |line| line.starts_with("## "));
-    let mut service_port = FIRST_SERVICE_PORT;
+    let mut fresh_port = FIRST_SERVICE_PORT;
     for part in &mut parts {
         if !part.title.starts_with("## ") {
             part.got = part.expected.clone();
@@ -78,10 +79,14 @@ pub fn replay(text: &str, kind: &Kind, check: ChangeCheck) -> Result<Vec<Part>> 
             let section = Section::read(kind, &part.title, port);
             Play::new(&stage, &section).play(lines)
         };
-        if *kind == Kind::Sources {
-            service_port = unrecorded_port(service_port, &part.expected, &play);
-        } else {
-            service_port = recorded_port(&part.expected).unwrap_or(service_port + 1);
+        let service_port = match kind {
+            Kind::Sources(service) => {
+                section_port(service.map(|service| service.port()), fresh_port, &part.expected, &play)
+            }
+            _ => recorded_port(&part.expected).unwrap_or(fresh_port + 1),
+        };
+        if !matches!(kind, Kind::Sources(Some(service)) if service.port() == service_port) {
+            fresh_port = service_port;
         }
         part.got = play(service_port, &part.expected).unwrap_or_else(|error| {
             let mut lines: Vec<_> = part.expected.iter().take(1).cloned().collect();
@@ -92,19 +97,22 @@ pub fn replay(text: &str, kind: &Kind, check: ChangeCheck) -> Result<Vec<Part>> 
     Ok(parts)
 }
 
-/// Every section had a fresh virtual port, which direct routing gives to the servers, too, and by which mh orders them; the
-/// recording does not say it. It is the first one, from `last` on, with which the first choices are as recorded: of
-/// hundreds of choices that follow, a wrong scheduler would not get all right with any port.
-fn unrecorded_port(
+/// The virtual port of a section, which direct routing gives to the servers, too, and by which mh orders them: the one that
+/// the first line has `named`, unless the first choices are others with it. A recorder that took a fresh port for every section
+/// does not say which; then it is the first one, from `last` on, with which the first choices are as recorded: of hundreds of
+/// choices that follow, a wrong scheduler would not get all right with any port.
+fn section_port(
+    named: Option<u16>,
     last: u16,
     lines: &[String],
     play: &impl Fn(u16, &[String]) -> Result<Vec<String>>,
 ) -> u16 {
-    let [title, choices, ..] = lines else { return last };
+    let otherwise = named.unwrap_or(last + 1);
+    let [title, choices, ..] = lines else { return otherwise };
     let first: Vec<_> = choices.split(' ').take(PROBES).collect();
     let probe = [title.clone(), first.join(" ")];
     let fits = |port: &u16| play(*port, &probe).is_ok_and(|got| got == probe);
-    (last + 1..last + SERVICE_PORTS).find(fits).unwrap_or(last + 1)
+    named.into_iter().chain(last + 1..last + SERVICE_PORTS).find(fits).unwrap_or(otherwise)
 }
 
 /// The service's port, where a list in the section tells it.
@@ -162,6 +170,7 @@ static THRESHOLDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"r(\d): ((?:-[xy]
 static CHANGES: LazyLock<Regex> = LazyLock::new(|| pattern(r"then r(\d) (?:weight (\d+)|deleted)"));
 static SYSCTLS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([a-z_]+)=(\d+)"));
 static PERSISTENCE: LazyLock<Regex> = LazyLock::new(|| pattern(r"-p \d+(?: -M [0-9.]+)?"));
+static SERVICE_IN_HEADER: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bUDP (\d[\d.]*:\d+)"));
 static QUOTED: LazyLock<Regex> = LazyLock::new(|| pattern(r#""([^"]*)""#));
 
 impl Section {
@@ -173,7 +182,7 @@ impl Section {
         let number = |text: Option<regex::Match<'_>>| text.and_then(|m| m.as_str().parse().ok());
         let scheduler = match kind {
             Kind::Tcp(name) => name.as_str(),
-            Kind::Sources | Kind::Destinations => named,
+            Kind::Sources(_) | Kind::Destinations => named,
             // Sections that are about something else do not name it.
             Kind::Persistence if words.contains(&"-p") && !any_port => named,
             Kind::Persistence | Kind::OnePacket => "rr",
@@ -189,10 +198,14 @@ impl Section {
             (Kind::OnePacket, _, Some(flags)) => options += &format!(" {}", &flags[1]),
             _ => {}
         }
+        let host = match kind {
+            Kind::Sources(Some(service)) => service.ip().to_string(),
+            _ => SERVICE.to_owned(),
+        };
         let (service, method, server_port, is_udp) = match kind {
-            Kind::Tcp(_) | Kind::Persistence if any_port => (format!("-t {SERVICE}:0"), "-m", 0, false),
-            Kind::Tcp(_) | Kind::Persistence => (format!("-t {SERVICE}:{port}"), "-m", 80, false),
-            Kind::Sources | Kind::OnePacket => (format!("-u {SERVICE}:{port}"), "-g", port, true),
+            Kind::Tcp(_) | Kind::Persistence if any_port => (format!("-t {host}:0"), "-m", 0, false),
+            Kind::Tcp(_) | Kind::Persistence => (format!("-t {host}:{port}"), "-m", 80, false),
+            Kind::Sources(_) | Kind::OnePacket => (format!("-u {host}:{port}"), "-g", port, true),
             Kind::Destinations => (format!("-f {MARK}"), "-g", 0, true),
         };
         let target_port = match kind {
@@ -225,7 +238,7 @@ impl Section {
                 .collect(),
             closes: words.contains(&"close"),
             changes: CHANGES.captures_iter(title).filter_map(change).collect(),
-            target: (SERVICE.to_owned(), target_port),
+            target: (host, target_port),
             is_udp,
             marks: *kind == Kind::Destinations,
             packets: if *kind == Kind::OnePacket { 9 } else { 0 },

@@ -139,3 +139,29 @@ fn pipes_reach_ipvsadm_and_other_commands_are_skipped() {
     let (differ, said, _) = replay(&[], &file);
     assert_eq!(differ.len(), 2, "{said}");
 }
+
+/// mh orders servers by their ports, which are the service's under direct routing: with the recorded choices go those of one
+/// port only. The header's is tried first, also where nobody would come upon it by searching, and is what is shown where none
+/// fits.
+#[test]
+fn a_service_that_the_first_line_names_is_the_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("recording.txt");
+    let sources: Vec<_> = (2..60).map(|last| format!("203.0.113.{last}:4000")).collect();
+    let play = |service: &str, choices: &[String]| {
+        let header = format!("# source address:port -> server for hash schedulers (UDP {service}, DR).");
+        let line: Vec<_> = sources.iter().zip(choices).map(|(from, to)| format!("{from}={to}")).collect();
+        std::fs::write(&file, format!("{header}\n\n## mh weights (1, 2, 3)\n{}\n", line.join(" "))).unwrap();
+        let (_, said, status) = replay(&[], &file);
+        let got = said.lines().find_map(|line| line.strip_prefix("+203.")).map(|line| {
+            line.split_whitespace().filter_map(|word| Some(word.split_once('=')?.1.to_owned())).collect()
+        });
+        (got.unwrap_or(choices.to_vec()), status)
+    };
+    let (choices, status) = play("198.51.100.7:40000", &vec!["r0".to_owned(); sources.len()]);
+    assert_eq!(status, 1);
+    assert_eq!(play("198.51.100.7:40000", &choices), (choices.clone(), 0));
+    let (others, status) = play("198.51.100.7:53", &choices);
+    assert_eq!(status, 1);
+    assert_ne!(others, choices);
+}

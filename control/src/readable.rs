@@ -7,7 +7,6 @@
 use std::io::{self, BufRead, Write};
 use std::time::Duration;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::client::{CallError, Transport};
@@ -17,6 +16,7 @@ use crate::protocol::{ErrorObject, Outcome, Reply, Request};
 
 pub mod changes;
 mod lists;
+mod mistakes;
 pub mod name;
 pub mod save;
 pub mod shape;
@@ -75,18 +75,16 @@ impl Session<'_> {
     /// Runs the command that `words` are, the program's name left out. Returns the exit status; an error is one of
     /// reading or writing.
     pub fn run(&mut self, words: &[String]) -> io::Result<u8> {
-        let words = std::iter::once("lbctl").chain(words.iter().map(String::as_str));
-        let arguments = match Arguments::try_parse_from(words) {
+        let arguments = match mistakes::read(words) {
             Ok(arguments) => arguments,
-            Err(e) => {
-                let is_help = matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-                let text = e.render();
-                return if is_help {
-                    write!(self.out, "{text}").map(|()| DONE)
-                } else {
-                    write!(self.err, "{text}").map(|()| WRONG_WORDS)
-                };
+            Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+                return write!(self.out, "{}", e.render()).map(|()| DONE);
             }
+            Err(e) if words.iter().any(|word| word == "--json") => {
+                self.json_error(&ErrorObject::new("wrong_words", mistakes::in_one_line(&e)))?;
+                return Ok(WRONG_WORDS);
+            }
+            Err(e) => return write!(self.err, "{}", e.render()).map(|()| WRONG_WORDS),
         };
         let json = arguments.command.json();
         let failure = match self.command(&arguments.command) {
@@ -102,12 +100,16 @@ impl Session<'_> {
             Failure::Io(_) => return Ok(FAILED),
         };
         if json {
-            serde_json::to_writer(&mut *self.err, &serde_json::json!({ "error": error }))?;
-            writeln!(self.err)?;
+            self.json_error(&error)?;
         } else {
             writeln!(self.err, "lbctl: {}", error.message)?;
         }
         Ok(status)
+    }
+
+    fn json_error(&mut self, error: &ErrorObject) -> io::Result<()> {
+        serde_json::to_writer(&mut *self.err, &serde_json::json!({ "error": error }))?;
+        writeln!(self.err)
     }
 
     fn command(&mut self, command: &Command) -> Result<(), Failure> {

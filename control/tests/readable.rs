@@ -395,7 +395,29 @@ fn mistakes_are_explained() {
         assert!(tips.contains(tip), "{line}: {}", printed.err);
         assert_eq!(printed.status, 2);
     }
+    for (line, said) in [
+        ("timeout set --tpc 5", "  tip: a similar argument exists: '--tcp'\n"),
+        ("destination add tcp:198.51.100.8:80 192.0.2.8 --weight -1", "-1 is not in 0..=2147483647\n"),
+        (
+            "destination add tcp:198.51.100.8:80 192.0.2.8 --upper -1",
+            "invalid value '-1' for '--upper <CONNECTIONS>'",
+        ),
+        ("mark add -1", "invalid value '-1' for '<MARK>': -1 is not in 1..=4294967295\n"),
+        ("service list --watch 1", "  tip: a value of '--watch' follows '=': '--watch=1'\n"),
+        (
+            "service show --watch 1 tcp:198.51.100.8:80",
+            "  tip: a value of '--watch' follows '=': '--watch=1'\n",
+        ),
+        ("stats list --watch 1", "  tip: a value of '--watch' follows '=': '--watch=1'\n"),
+        ("service add tcp:198.51.100.8:82 --persistence 30", "'--persistence=30'\n"),
+        ("service delete -x", "error: unexpected argument '-x' found\n\nUsage"),
+    ] {
+        let printed = daemon.lbctl(line);
+        assert!(printed.err.contains(said) && !printed.err.contains("'-- "), "{line}: {}", printed.err);
+        assert_eq!(printed.status, 2, "{line}");
+    }
     for (line, code, status) in [
+        ("service lst --json", "wrong_words", 2),
         ("service delete tcp:198.51.100.8:81 --json", "no_such_service", 1),
         ("service add tcp:198.51.100.8:0 --json", "wrong_words", 2),
         ("sysctl set drop_entry 4 --json", "bad_sysctl", 1),

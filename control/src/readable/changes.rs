@@ -13,7 +13,7 @@ use crate::model::{
     SyncDaemon, SyncRole, Timeouts, TunnelChecksum, VirtualService,
 };
 use crate::protocol::{ErrorObject, Reply, Request, ServiceEntry};
-use crate::suggest::{did_you_mean, nearest};
+use crate::suggest::{did_you_mean, nearest_name};
 use crate::sysctl;
 
 /// The changes that `command` stands for; `None` for one that only reads. What an edit leaves as it is, is asked of the
@@ -323,7 +323,7 @@ pub fn explain(mut error: ErrorObject, request: &Request, transport: &mut dyn Tr
         "service_exists" => format!("{name} exists already; lbctl service edit changes it"),
         "no_such_service" | "service_not_defined" => {
             let known = names(transport, |entry| vec![ServiceName(entry.service.service).to_string()]);
-            let hint = did_you_mean(&nearest(&name, known));
+            let hint = did_you_mean(&nearest_name(&name, known));
             format!("there is no service {name}{hint}")
         }
         "destination_exists" => {
@@ -336,7 +336,7 @@ pub fn explain(mut error: ErrorObject, request: &Request, transport: &mut dyn Tr
                 let place = |d: &DestinationSpec| std::net::SocketAddr::new(d.address, d.port).to_string();
                 places.map(|d| place(&d.destination)).collect()
             });
-            let hint = did_you_mean(&nearest(&destination, known));
+            let hint = did_you_mean(&nearest_name(&destination, known));
             format!("{name} has no destination {destination}{hint}")
         }
         "invalid" if !destination.is_empty() => {

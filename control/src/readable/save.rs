@@ -7,10 +7,9 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
-use clap::Parser;
-
+use super::mistakes;
 use super::name::ServiceName;
-use super::words::{Arguments, Restore, Save};
+use super::words::{Restore, Save};
 use super::{Failure, Session, changes, misunderstood, print_json};
 use crate::client::{CallError, Transport};
 use crate::ipvsadm::parse::{self, Format};
@@ -208,13 +207,7 @@ impl Session<'_> {
                 Err(parse::Failure::Option(message) | parse::Failure::Words(message)) => Err(message),
             };
         }
-        let arguments =
-            Arguments::try_parse_from(std::iter::once("lbctl").chain(words.iter().map(String::as_str)));
-        let arguments = arguments.map_err(|e| {
-            let text = e.render().to_string();
-            let text: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            text.first().map_or("wrong words", |line| line.trim_start_matches("error: ")).to_owned()
-        })?;
+        let arguments = mistakes::read(words).map_err(|e| mistakes::in_one_line(&e))?;
         match changes::of(&arguments.command, &mut Nobody) {
             Ok(Some(changes)) => Ok(changes),
             Ok(None) => Err(format!("{} is no command that changes something", words.join(" "))),

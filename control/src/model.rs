@@ -326,6 +326,12 @@ pub enum ForwardingMethod {
 }
 
 impl ForwardingMethod {
+    /// True where the server may be of another address family than the service: in a tunnel each packet is inside one of the server's
+    /// family, and by FULLNAT it becomes one.
+    pub fn crosses_families(self) -> bool {
+        matches!(self, Self::Tunnel | Self::FullNat)
+    }
+
     /// True where the server may listen at another port than the service's, because ports are rewritten.
     pub fn translates(self) -> bool {
         matches!(self, Self::Masquerade | Self::FullNat)
@@ -374,7 +380,7 @@ pub struct Tunnel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationSpec {
-    /// The server's address. Only a tunnel may lead to the other address family.
+    /// The server's address. Only some methods [lead to the other address family](ForwardingMethod::crosses_families).
     pub address: IpAddr,
     /// The server's port.
     pub port: u16,

@@ -332,7 +332,7 @@ fn mistakes_are_explained() {
         (
             "destination add tcp:198.51.100.8:80 2001:db8::9",
             2,
-            "only --method tunnel leads to the other address family",
+            "only --method tunnel and fullnat lead to the other address family",
         ),
         (
             "destination add tcp:198.51.100.8:80 192.0.2.8 --tunnel gue",
@@ -725,6 +725,38 @@ fn a_maximum_segment_size_is_said_and_shown_in_both_languages() {
         do_all(&daemon, &["service clear"]);
         assert_eq!(input(&daemon, "restore", &saved).status, 0);
         assert_eq!((mss(), out(&daemon, save)), (json!("auto"), saved));
+    }
+    daemon.stop();
+}
+
+#[test]
+fn servers_by_fullnat_may_be_of_the_other_family() {
+    let daemon = Daemon::start(everything, |_| {});
+    do_all(
+        &daemon,
+        &[
+            "-A -t 198.51.100.8:80 -s rr",
+            "-a -t 198.51.100.8:80 -r [2001:db8:2::9]:8080 --fullnat",
+            "service add tcp:[2001:db8::8]:80",
+            "destination add tcp:[2001:db8::8]:80 192.0.2.9:8080 --method fullnat",
+        ],
+    );
+    let shown = out(&daemon, "-Ln");
+    for row in [
+        "  -> [2001:db8:2::9]:8080         FullNat 1      0          0         \n",
+        "  -> 192.0.2.9:8080               FullNat 1      0          0         \n",
+    ] {
+        assert!(shown.contains(row), "{shown}");
+    }
+    assert!(out(&daemon, "destination list").contains("[2001:db8:2::9]:8080  fullnat "));
+    let saved = out(&daemon, "save");
+    assert!(saved.contains("-a -t 198.51.100.8:80 -r [2001:db8:2::9]:8080 --fullnat -w 1\n"));
+    do_all(&daemon, &["-C"]);
+    assert_eq!((input(&daemon, "-R", &saved).status, out(&daemon, "save")), (0, saved));
+    // No other method but a tunnel gets there, nor is a server kept there without.
+    for method in ["-g", "-m"] {
+        let refused = daemon.lbctl(&format!("-e -t 198.51.100.8:80 -r [2001:db8:2::9]:8080 {method}"));
+        assert_eq!((refused.out.as_str(), refused.status), ("", 2), "{method}");
     }
     daemon.stop();
 }

@@ -23,6 +23,7 @@ use crate::snapshot::{Resolve, Snapshot, Subscriber};
 use crate::time::Tick;
 use crate::wire::{BURST, Burst, Frame, Wire};
 
+mod across;
 mod admit;
 mod clamp;
 mod errors;

@@ -469,7 +469,7 @@ impl Raw {
                 server.port = self.port;
             }
             let same_family = family == Some(server.address.into());
-            if !same_family && self.method != ForwardingMethod::Tunnel {
+            if !same_family && !self.method.crosses_families() {
                 return Err("Different address family is allowed only for tunneling servers".to_owned());
             }
         }

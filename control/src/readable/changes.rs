@@ -268,8 +268,8 @@ fn destination_spec(mut spec: DestinationSpec, words: &DestinationWords) -> Resu
         }
         _ => {}
     }
-    if service.family() != spec.address.into() && !is_tunnel {
-        return wrong("only --method tunnel leads to the other address family".into());
+    if service.family() != spec.address.into() && !spec.method.crosses_families() {
+        return wrong("only --method tunnel and fullnat lead to the other address family".into());
     }
     // Packets that are not translated arrive at the port they were sent to.
     if !matches!(service, VirtualService::Mark { .. })

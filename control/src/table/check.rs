@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use super::{Interfaces, ServiceTable};
 use crate::model::{
-    Change, DestinationSpec, ENGINES, Encapsulation, Family, ForwardingMethod, Granularity, NO_SCHEDULER,
-    Protocol, SCHEDULERS, ServiceSpec, VirtualService,
+    Change, DestinationSpec, ENGINES, Encapsulation, Family, Granularity, NO_SCHEDULER, Protocol, SCHEDULERS,
+    ServiceSpec, VirtualService,
 };
 use crate::refusal::Refusal;
 
@@ -95,7 +95,7 @@ impl ServiceTable {
     fn check_destination(&self, key: &VirtualService, spec: &DestinationSpec) -> Result<(), Refusal> {
         if Family::from(spec.address) != key.family()
             // The synchronisation's messages have no place for two families.
-            && (spec.method != ForwardingMethod::Tunnel || self.daemons().next().is_some())
+            && (!spec.method.crosses_families() || self.daemons().next().is_some())
         {
             return Err(Refusal::Invalid);
         }

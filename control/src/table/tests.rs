@@ -207,6 +207,12 @@ fn what_the_words_cannot_say_is_refused_too() {
         let change = Change::AddDestination { service: service(), destination };
         assert_eq!(case.apply(&change), Err(Refusal::Invalid), "{address}");
     }
+    for method in [ForwardingMethod::Masquerade, ForwardingMethod::DirectRouting, ForwardingMethod::Local] {
+        let address = "2001:db8::9".parse().unwrap();
+        let destination = DestinationSpec { address, method, ..server(1) };
+        let change = Change::AddDestination { service: service(), destination };
+        assert_eq!(case.apply(&change), Err(Refusal::Invalid), "{method:?}");
+    }
     let heavy = DestinationSpec { weight: 1 << 31, ..server(1) };
     let change = Change::AddDestination { service: service(), destination: heavy };
     assert_eq!(case.apply(&change), Err(Refusal::OutOfRange));

@@ -63,8 +63,8 @@ impl Method {
     }
 }
 
-/// In the place of [`Method::FullNat`] in the entry of a connection whose server is told who its client is.
-const ANNOUNCING: u8 = 6;
+/// In the place of [`Method::FullNat`] in the entry of a connection whose packets do not stay as long as they are.
+const RESIZING: u8 = 6;
 
 /// What a connection is made of.
 #[derive(Clone, Copy, Debug)]
@@ -392,15 +392,16 @@ impl Entry {
         }
     }
 
-    /// True by FULLNAT where the server is told who its client is.
+    /// True by FULLNAT where packets do not stay as long as they are: the server is told who its client is, or is of the other family
+    /// of IP.
     #[inline]
-    pub(crate) fn announces(&self) -> bool {
-        self.method.load(Ordering::Relaxed) == ANNOUNCING
+    pub(crate) fn resizes(&self) -> bool {
+        self.method.load(Ordering::Relaxed) == RESIZING
     }
 
-    /// Of a connection by FULLNAT that nobody finds yet: its server is to be told who its client is.
-    pub(super) fn set_announcing(&self) {
-        self.method.store(ANNOUNCING, Ordering::Relaxed);
+    /// Of a connection by FULLNAT that nobody finds yet: its packets do not stay as long as they are.
+    pub(super) fn set_resizing(&self) {
+        self.method.store(RESIZING, Ordering::Relaxed);
     }
 
     /// Whose counters the connection counts for.

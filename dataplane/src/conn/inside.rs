@@ -257,8 +257,9 @@ impl Connections {
         let announce = if new.flow.protocol() == protocol::TCP { announce } else { Announce::Nothing };
         self.table.entry(inside).fill_inside(new, announce);
         self.table.entry(index).fill(new, More { extension, inside: Some(inside) }, kind, now);
-        if announce != Announce::Nothing {
-            self.table.entry(index).set_announcing();
+        let is_across = new.server.0.is_ipv4() != new.flow.source().0.is_ipv4();
+        if announce != Announce::Nothing || is_across {
+            self.table.entry(index).set_resizing();
         }
         Some(index)
     }

@@ -1,7 +1,8 @@
 //! Fragmenting what is longer than the link takes (RFC 791 §3.2, RFC 8200 §4.5), where its sender did not forbid it: IPv4 packets,
 //! fragments among them, and what a tunnel has put inside another packet. The slow way: every piece is a copy in a buffer of its own.
 //!
-//! Of IPv6, only packets that begin with an outer header of our own, which has no extension headers.
+//! Of IPv6, only packets that begin with a header of our own, behind which no extension header comes but, where it is a fragment itself, the
+//! one that says so.
 
 use std::ops::Range;
 
@@ -42,7 +43,7 @@ pub(crate) fn split<F: Frame>(
     pieces: &mut Burst<F>,
 ) -> Result<(), Drop> {
     let is_ipv4 = read_type(frame)? == ethertype::IPV4;
-    let (header, added) = if is_ipv4 { (header_ipv4(frame)?, 0) } else { (ipv6::HEADER, ipv6::FRAGMENT) };
+    let (header, added) = if is_ipv4 { (header_ipv4(frame)?, 0) } else { header_ipv6(frame)? };
     let front = ethernet::HEADER + header;
     // Offsets are in units of eight bytes.
     let most = mtu.saturating_sub(header + added) & !7;
@@ -76,6 +77,14 @@ fn read_type<F: Frame>(frame: &F) -> Result<u16, Drop> {
 fn header_ipv4<F: Frame>(frame: &F) -> Result<usize, Drop> {
     let first = frame.data().get(ethernet::HEADER).ok_or(Drop::Truncated)?;
     Ok((usize::from(first & 0x0f) * 4).max(ipv4::MIN_HEADER))
+}
+
+/// The length of the IPv6 header, with the one that says that the packet is a fragment, and what is added to it for a piece: that one, where it is
+/// not there.
+fn header_ipv6<F: Frame>(frame: &F) -> Result<(usize, usize), Drop> {
+    let next = frame.data().get(ethernet::HEADER + 6).ok_or(Drop::Truncated)?;
+    let is_fragment = *next == ipv6::extension::FRAGMENT;
+    Ok(if is_fragment { (ipv6::HEADER + ipv6::FRAGMENT, 0) } else { (ipv6::HEADER, ipv6::FRAGMENT) })
 }
 
 /// Puts nothing in the place of options that only the first fragment has. What does not add up stays.
@@ -127,6 +136,12 @@ impl Part {
         let next = std::mem::replace(&mut header[6], ipv6::extension::FRAGMENT);
         header[4..6].copy_from_slice(&length.to_be_bytes());
         let more = if self.is_last { 0 } else { MORE_IPV6 };
+        if next == ipv6::extension::FRAGMENT {
+            // Of a fragment more follow as they did, and its place is what ours are counted from.
+            let place = (read_u16(fragment, 2) | more).wrapping_add(self.bytes.start as u16);
+            fragment[2..4].copy_from_slice(&place.to_be_bytes());
+            return;
+        }
         fragment[..2].copy_from_slice(&[next, 0]);
         fragment[2..4].copy_from_slice(&(self.bytes.start as u16 | more).to_be_bytes());
         fragment[4..8].copy_from_slice(&self.identification.to_be_bytes());

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::announce;
-use super::translate::Ends;
+use super::translate::{self, Ends};
 use crate::conn::entry::Entry;
 use crate::conn::{Announce, ConnectionTable, Direction, Inside, State};
 use crate::counters::Drop;
@@ -75,7 +75,7 @@ impl Ends {
 }
 
 /// Changes `frame`, which holds this packet of the connection `entry`, an entry of `table`, into what goes out. Gives the
-/// address to which it goes on. It becomes longer where the server is told who the client is, but not longer than `mtu`.
+/// address to which it goes on. It becomes longer where the server is told who the client is, but not longer than `longest`.
 ///
 /// # Errors
 /// Why the packet is to be dropped.
@@ -84,25 +84,48 @@ pub(crate) fn forward<F: Frame>(
     packet: &AnyPacket,
     table: &ConnectionTable,
     (entry, direction): (&Entry, Direction),
-    mtu: usize,
+    longest: usize,
 ) -> Result<IpAddr, Drop> {
-    // A connection by FULLNAT has one.
-    let inside = table.inside(entry).ok_or(Drop::NoLocalAddress)?;
-    let announced;
-    let packet = if inside.announce() == Announce::Nothing {
-        packet
-    } else {
-        announced =
-            announce(frame, packet, (inside, table.flow(entry), entry.life().state()), direction, mtu)?;
-        &announced
-    };
-    let ends = Ends::of(table, entry, inside, direction);
+    let (packet, ends) = announced(frame, packet, table, (entry, direction), longest)?;
     let ip = frame.data_mut().get_mut(ethernet::HEADER..).ok_or(Drop::Truncated)?;
     let place = (packet.transport, packet.length);
     match packet.flow {
         AnyFlow::V4(flow) => ends.write_ipv4(ip, flow.protocol(), place).map(|to| Ipv4Addr::from(to).into()),
         AnyFlow::V6(flow) => ends.write_ipv6(ip, flow.protocol(), place).map(|to| Ipv6Addr::from(to).into()),
     }
+}
+
+/// The same where it goes on in the other family of IP. `longest` is still of the one that it comes in, and `identification` for an IPv4
+/// packet that may be fragmented.
+pub(crate) fn translate<F: Frame>(
+    frame: &mut F,
+    packet: &AnyPacket,
+    table: &ConnectionTable,
+    connection: (&Entry, Direction),
+    (longest, identification): (usize, u16),
+) -> Result<IpAddr, Drop> {
+    let (packet, ends) = announced(frame, packet, table, connection, longest)?;
+    translate::packet(frame, &packet, &ends, identification)?;
+    Ok(Ipv6Addr::from(ends.destination).to_canonical())
+}
+
+/// The packet as it is once the server is told what it is to be told, and who it is from and to as it goes on.
+#[inline]
+fn announced<F: Frame>(
+    frame: &mut F,
+    packet: &AnyPacket,
+    table: &ConnectionTable,
+    (entry, direction): (&Entry, Direction),
+    longest: usize,
+) -> Result<(AnyPacket, Ends), Drop> {
+    // A connection by FULLNAT has one.
+    let inside = table.inside(entry).ok_or(Drop::NoLocalAddress)?;
+    let packet = if inside.announce() == Announce::Nothing {
+        *packet
+    } else {
+        announce(frame, packet, (inside, table.flow(entry), entry.life().state()), direction, longest)?
+    };
+    Ok((packet, Ends::of(table, entry, inside, direction)))
 }
 
 /// Tells the server who the client is, or takes out of the sequence numbers what that has made of them. Gives the packet as it is now.
@@ -113,7 +136,7 @@ fn announce<F: Frame>(
     packet: &AnyPacket,
     (inside, client, state): (Inside<'_>, AnyFlow, State),
     direction: Direction,
-    mtu: usize,
+    longest: usize,
 ) -> Result<AnyPacket, Drop> {
     // Before anything has changed: who sent it is told with what it sent.
     let ip = frame.data().get(ethernet::HEADER..).ok_or(Drop::Truncated)?;
@@ -128,7 +151,7 @@ fn announce<F: Frame>(
     match direction {
         Direction::ToServer => {
             let is_opening = matches!(state, State::None | State::SynRecv | State::SynAck);
-            packet.length = announce::to_server(frame, &packet, (inside, client), mtu, is_opening)?;
+            packet.length = announce::to_server(frame, &packet, (inside, client), longest, is_opening)?;
         }
         Direction::ToClient => announce::to_client(frame, &packet, inside),
     }

@@ -1,5 +1,5 @@
 //! ICMP errors about a connection's packets: translated as those packets are, so that who sent one finds in the error what it
-//! sent. By NAT that is an address of the error itself and, in the packet that it quotes, the same address on the other side, its port
+//! sent. From one family into the other they are [`translate`](super::translate)d. By NAT that is an address of the error itself and, in the packet that it quotes, the same address on the other side, its port
 //! and the checksums; by FULLNAT both ends of the quoted packet; by direct routing and in a tunnel only the error's time to live.
 
 use std::net::IpAddr;
@@ -38,10 +38,6 @@ pub(crate) fn translate(
 ) -> Result<IpAddr, Drop> {
     let (flow, server) = (table.flow(entry), table.server(entry));
     let to = super::next(table, entry, direction);
-    if to.is_ipv4() != error.is_ipv4 {
-        // What is translated from the one family into the other is not handed on.
-        return Err(Drop::BadHeader);
-    }
     let local = table.inside(entry).map(Inside::local);
     let ends = match direction {
         Direction::ToServer => [Some((Side::Destination, server)), None],

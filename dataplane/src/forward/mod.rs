@@ -12,7 +12,7 @@ pub(crate) mod icmp;
 pub(crate) mod later;
 pub(crate) mod local;
 mod nat;
-pub mod translate;
+pub(crate) mod translate;
 pub mod tunnel;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -40,8 +40,7 @@ pub trait Forward: IpPacket {
         direction: Direction,
     ) -> Result<Self::Address, Drop>;
 
-    /// The same by FULLNAT, in a connection whose server is [not told](Entry::announces) who its client is, so that the frame stays as
-    /// long as it is.
+    /// The same by FULLNAT, in a connection whose packets [stay as long as they are](Entry::resizes).
     fn forward_by_fullnat(
         &self,
         frame: &mut [u8],

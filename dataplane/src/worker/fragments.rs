@@ -5,14 +5,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Balancer;
+use super::across::is_across;
 use super::tunnel::{Through, spread};
 use crate::conn::table::Found;
-use crate::conn::{ConnectionTable, Direction};
+use crate::conn::{ConnectionTable, Direction, Method};
 use crate::counters::{Drop, Verdict};
 use crate::egress::{self, Ports};
-use crate::forward::{Forward, later};
+use crate::forward::{Forward, later, translate};
 use crate::fragments::{Course, Datagram, Decision, Notes, Part, Refused};
 use crate::network::PortId;
+use crate::packet::ethernet;
 use crate::packet::tcp::Flags;
 use crate::parse::{AnyPacket, Content, Fragment, Packet, Packet6};
 use crate::snapshot::Snapshot;
@@ -183,9 +185,7 @@ impl<W: Wire> Balancer<W> {
             Content::Foreign | Content::Later => Err(Verdict::ToKernel),
         };
         let decision = match (&found, &content) {
-            (Ok(Found { index, direction }), Content::First(packet)) => {
-                later::decision(table, *index, *direction, spread(packet.any().flow))
-            }
+            (Ok(found), Content::First(packet)) => decision(table, *found, &frame, &packet.any()),
             (Ok(_), _) => Decision::Other(Verdict::ToKernel),
             (Err(verdict), _) => Decision::Other(*verdict),
         };
@@ -280,6 +280,9 @@ impl<W: Wire> Balancer<W> {
                 now,
             );
         }
+        if course.to.is_ipv6() != fragment.datagram.is_ipv6() {
+            return self.follow_across(frame, fragment, &course, entry, now);
+        }
         let Snapshot { network, .. } = self.snapshot.current();
         let sent = later::forward(frame.data_mut(), &course).and_then(|()| match entry {
             Some(entry) => self.egress.send(frame, || course.to, (entry, course.direction), network, now),
@@ -334,6 +337,19 @@ impl<W: Wire> Balancer<W> {
         self.fragments.untried = later_rounds;
         self.egress.flush(&mut Ports { wires: &mut self.wires, counters: &self.counters });
     }
+}
+
+/// What becomes of a datagram whose first fragment, which is this packet, leads to a connection.
+fn decision<F: Frame>(table: &ConnectionTable, found: Found, frame: &F, packet: &AnyPacket) -> Decision {
+    let Found { index, direction } = found;
+    let connection = (table.entry(index), direction);
+    if connection.0.method() == Method::FullNat && is_across(table, connection, packet.flow.into()) {
+        let ip = frame.data().get(ethernet::HEADER..).unwrap_or_default();
+        if let Err(reason) = translate::check(ip, packet) {
+            return Decision::Other(Verdict::Drop(reason));
+        }
+    }
+    later::decision(table, index, direction, spread(packet.flow))
 }
 
 /// The fragment as what a tunnel asks of a packet: it has no ports.

@@ -1,12 +1,13 @@
 //! LVS/FULLNAT at the worker: where new connections get their local addresses and ports from, and how packets go on.
 
 use super::Balancer;
+use super::across::is_across;
 use crate::conn::entry::Entry;
 use crate::conn::{
     Announce, ConnectionTable, Connections, Direction, Index, NewConnection, OpenError, Timeouts,
 };
 use crate::egress;
-use crate::forward::{Forward, fullnat};
+use crate::forward::{self, Forward, fullnat};
 use crate::locals::{self, Locals};
 use crate::packet::ethernet;
 use crate::parse::AnyPacket;
@@ -61,7 +62,7 @@ impl<W: Wire> Balancer<W> {
     ) {
         let network = &self.snapshot.current().network;
         let adjacency = match egress::adjacency(entry, direction, network) {
-            Some(adjacency) if !entry.announces() && !self.egress.is_long(frame.len()) => adjacency,
+            Some(adjacency) if !entry.resizes() && !self.egress.is_long(frame.len()) => adjacency,
             _ => return self.forward_as_told(table, frame, &packet.any(), (entry, direction), now),
         };
         let data = frame.data_mut();
@@ -77,8 +78,8 @@ impl<W: Wire> Balancer<W> {
         }
     }
 
-    /// The same for the packets that take longer: the connection's first, long ones, and those of a connection whose server is told who
-    /// its client is.
+    /// The same for the packets that take longer: the connection's first, long ones, and those of a connection whose packets do not stay
+    /// as long as they are.
     #[inline(never)]
     fn forward_as_told(
         &mut self,
@@ -88,18 +89,24 @@ impl<W: Wire> Balancer<W> {
         (entry, direction): (&Entry, Direction),
         now: Tick,
     ) {
-        let mtu = if entry.announces() { self.mtu_by(entry, direction) } else { usize::MAX };
         let connection = (entry, direction);
+        let mut mtu = usize::MAX;
+        if entry.resizes() {
+            mtu = self.mtu_by(table, entry, direction);
+            if is_across(table, connection, packet.flow.into()) {
+                return self.forward_across(table, frame, (packet, mtu), connection, now);
+            }
+        }
         let change = |frame: &mut W::Frame| fullnat::forward(frame, packet, table, connection, mtu);
         self.change_and_send(table, frame, packet, connection, change, now);
     }
 
     /// How long a packet of this connection may be where it leaves, as far as that is known.
-    #[cold]
-    #[inline(never)]
-    fn mtu_by(&self, entry: &Entry, direction: Direction) -> usize {
+    fn mtu_by(&self, table: &ConnectionTable, entry: &Entry, direction: Direction) -> usize {
         let network = &self.snapshot.current().network;
-        let port = egress::adjacency(entry, direction, network).map(|adjacency| adjacency.port());
-        port.map_or_else(|| self.egress.least_mtu(), |port| self.egress.mtu(port))
+        if let Some(adjacency) = egress::adjacency(entry, direction, network) {
+            return self.egress.mtu(adjacency.port());
+        }
+        self.mtu_to(forward::next(table, entry, direction)).unwrap_or_else(|| self.egress.least_mtu())
     }
 }

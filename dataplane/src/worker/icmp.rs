@@ -2,6 +2,7 @@
 //! ICMP is Linux's.
 
 use super::Balancer;
+use super::across::is_across;
 use super::tunnel::{Through, spread};
 use crate::conn::table::Found;
 use crate::conn::{ConnectionTable, Direction, Method};
@@ -11,6 +12,7 @@ use crate::network::PortId;
 use crate::packet::ethernet;
 use crate::packet::tcp::Flags;
 use crate::parse::{AnyPacket, IcmpError, Quoted};
+use crate::service::Family;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
 use crate::wire::{Frame, Wire};
@@ -101,6 +103,10 @@ impl<W: Wire> Balancer<W> {
             let packet = as_packet(error, quoted);
             let through = Through { destination, spread: spread(packet.flow), entry: Some(entry) };
             return self.enter_tunnel((frame, port), &packet, through, now);
+        }
+        let family = if error.is_ipv4 { Family::V4 } else { Family::V6 };
+        if is_across(table, (entry, direction), family) {
+            return self.hand_across(table, frame, (error, quoted), (entry, direction), now);
         }
         let is_for_linux = direction == Direction::ToServer && self.is_for_linux(table, entry);
         let Snapshot { network, .. } = self.snapshot.current();

@@ -74,13 +74,17 @@ impl<W: Wire> Balancer<W> {
     /// Why a packet of a method that takes frames is dropped that has no way out. By FULLNAT to this host it would be from an address of
     /// Linux's own, and from outside.
     #[cold]
-    fn without_route(&self, table: &ConnectionTable, (entry, direction): (&Entry, Direction)) -> Drop {
+    pub(super) fn without_route(
+        &self,
+        table: &ConnectionTable,
+        (entry, direction): (&Entry, Direction),
+    ) -> Drop {
         let is_local = direction == Direction::ToServer && self.is_for_linux(table, entry);
         if is_local { Drop::LocalMartian } else { Drop::NoRoute }
     }
 
     /// The longest packet that the first link of the way to this address takes.
-    fn mtu_to(&self, to: IpAddr) -> Option<usize> {
+    pub(super) fn mtu_to(&self, to: IpAddr) -> Option<usize> {
         Some(self.egress.mtu(self.snapshot.current().network.route(to)?.port))
     }
 

@@ -18,6 +18,7 @@ use crate::time::TICKS_PER_SECOND;
 use crate::wire::Frame;
 use crate::wire::memory::{MemoryFrame, MemoryWire};
 
+mod across;
 mod clamp;
 mod fragments;
 mod fullnat;

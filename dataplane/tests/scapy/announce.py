@@ -1,4 +1,5 @@
-"""A connection's first segments by FULLNAT, to the server and back, where the server is told who the client is: before and after."""
+"""A connection's first segments by FULLNAT, to the server and back, where the server is told who the client is: before and after. Within
+one family, and between both."""
 from common import *
 import socket
 import struct
@@ -7,12 +8,14 @@ LOCAL, LOCAL6 = "192.0.2.33", "2001:db8:ff::33"
 FOUR = dict(client=CLIENT, virtual=VIRTUAL, server=SERVER, local=LOCAL, layer=IP, hops="ttl", version="TCP4")
 SIX = dict(client=CLIENT6, virtual=VIRTUAL6, server=SERVER6, local=LOCAL6, layer=IPv6, hops="hlim", version="TCP6")
 PORTS = dict(client=40000, virtual=80, server=8080, local=20000)
+# What director gives a packet that it has put an IPv4 header in front of.
+IDENTIFICATION = 0x1234
 STAMP = ("Timestamp", (7, 9))
 
 
-def packet(at, ends, hops, data=b"", **fields):
+def packet(at, ends, hops, data=b"", head=None, **fields):
     source, destination = ends
-    head = at["layer"](src=at[source], dst=at[destination], **{at["hops"]: hops})
+    head = at["layer"](src=at[source], dst=at[destination], **{at["hops"]: hops}, **(head or {}))
     tcp = TCP(sport=PORTS[source], dport=PORTS[destination], **fields)
     return head / tcp / data if data else head / tcp
 
@@ -31,11 +34,14 @@ def header(at, version):
     return b"\r\n\r\n\0\r\nQUIT\n" + struct.pack("!BBH", 0x21, 0x11 if at is FOUR else 0x21, len(body)) + body
 
 
-def steps(name, at, toa_option, front, less):
+def steps(name, outside, inside, toa_option, front, less):
     """`front` is what is put in front of the data, `less` by how much the server's segments announce less."""
     def step(what, ends, before, after):
-        to = ("local", "server") if ends[0] == "client" else ("virtual", "client")
-        case(f"{name}/{what}", packet(at, ends, 64, **before), packet(at, to, 63, **after))
+        is_request = ends[0] == "client"
+        to = ("local", "server") if is_request else ("virtual", "client")
+        here, there = (outside, inside) if is_request else (inside, outside)
+        head = dict(id=IDENTIFICATION) if here is not there and there is FOUR else None
+        case(f"{name}/{what}", packet(here, ends, 64, **before), packet(there, to, 63, head=head, **after))
 
     inward, outward = ("client", "virtual"), ("server", "local")
     first = [toa_option] if toa_option else []
@@ -62,9 +68,9 @@ def steps(name, at, toa_option, front, less):
     step("in", inward, dict(flags="FA", seq=1301, ack=5020), dict(flags="FA", seq=1301 + n, ack=5020))
 
 
-for family, at in (("v4", FOUR), ("v6", SIX)):
+for family, at, inside in (("v4", FOUR, FOUR), ("v6", SIX, SIX), ("64", SIX, FOUR), ("46", FOUR, SIX)):
     length = 8 if at is FOUR else 20
-    steps(f"{family}/toa", at, toa(at), b"", length)
+    steps(f"{family}/toa", at, inside, toa(at), b"", length)
     for version in (1, 2):
         front = header(at, version)
-        steps(f"{family}/proxy{version}", at, None, front, len(front))
+        steps(f"{family}/proxy{version}", at, inside, None, front, len(front))

@@ -9,21 +9,28 @@ use crate::Scene;
 use crate::downloads::put_on_both;
 use crate::tunnels::{Dump, upload_megabytes};
 
-/// One family's part of the lab.
+/// One family's part of the lab, or that of clients of one and servers of the other.
 #[derive(Clone)]
-struct Side {
-    service: &'static str,
-    host: String,
-    client: &'static str,
-    local: &'static str,
-    servers: Vec<String>,
+pub struct Side {
+    pub service: &'static str,
+    pub host: String,
+    pub client: &'static str,
+    pub local: &'static str,
+    pub servers: Vec<String>,
 }
 
-fn sides() -> [Side; 2] {
+impl Side {
+    /// These clients, and the other side's servers.
+    fn with_servers_of(&self, other: &Self) -> Self {
+        Self { local: other.local, servers: other.servers.clone(), ..self.clone() }
+    }
+}
+
+fn sides() -> [Side; 4] {
     let servers = |all: [&str; 2], brackets: bool| {
         all.map(|server| if brackets { format!("[{server}]") } else { server.to_owned() }).to_vec()
     };
-    [
+    let [v4, v6] = [
         Side {
             service: SERVICE,
             host: VIP.to_owned(),
@@ -38,10 +45,18 @@ fn sides() -> [Side; 2] {
             local: ipv6::LOCAL,
             servers: servers(ipv6::SERVERS, true),
         },
-    ]
+    ];
+    let (v64, v46) = (v6.with_servers_of(&v4), v4.with_servers_of(&v6));
+    [v4, v6, v64, v46]
 }
 
-fn play(story: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
+/// IPv6 clients with IPv4 servers, and the other way about.
+pub fn mixes() -> [Side; 2] {
+    let [.., v64, v46] = sides();
+    [v64, v46]
+}
+
+pub fn play(story: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
     let mut lab = Lab::new(Mode::FullNat)?;
     ipv6::add(&mut lab)?;
     let director = Director::start(&lab, Wire::AfPacket)?;
@@ -59,7 +74,7 @@ fn serve(scene: &Scene, side: &Side, announce: &str, port: u16) -> Result<()> {
 }
 
 /// Ten megabytes each way, and a request that is longer than a segment.
-fn transfer(scene: &Scene, side: &Side) -> Result<()> {
+pub fn transfer(scene: &Scene, side: &Side) -> Result<()> {
     let (client, host) = (&scene.lab.client, &side.host);
     upload_megabytes(scene, host, 10)?;
     let file = client.directory().join("download");
@@ -79,7 +94,7 @@ fn nginx_learns_the_client_by_the_proxy_protocol() -> Result<()> {
             sides().into_iter().flat_map(|side| ["proxy-v1", "proxy-v2"].map(|how| (side.clone(), how)));
         for ((side, announce), port) in rounds.zip(45_000..) {
             let side = &side;
-            let what = format!("{announce}, {}", side.service);
+            let what = format!("{announce}, {} and {}", side.service, side.servers[0]);
             serve(scene, side, announce, 81)?;
             let dumps = [Dump::start(&scene.lab, "client")?, Dump::start(&scene.lab, "r1")?];
             transfer(scene, side).context(what.clone())?;
@@ -103,8 +118,8 @@ fn nginx_learns_the_client_by_the_proxy_protocol() -> Result<()> {
             }
             ensure!(kept == 3, "{what}: {kept} of three requests came on the kept connection");
         }
-        // An upload, a download, a long request and a connection of three, each of them four times.
-        ensure!(seen.iter().sum::<usize>() == 4 * 6, "{seen:?}");
+        // An upload, a download, a long request and a connection of three, each of them eight times.
+        ensure!(seen.iter().sum::<usize>() == 8 * 6, "{seen:?}");
         scene.director.check_counters().map(drop)
     })
 }
@@ -121,7 +136,7 @@ fn the_servers_side_has_toa_as_scapy_reads_it() -> Result<()> {
             let [client, r1, r2] =
                 dumps.into_iter().collect::<Result<Vec<_>>>()?.try_into().ok().context("three")?;
             let files = [&client, &r1, &r2].map(|dump| dump.file().display().to_string());
-            transfer(scene, side).context(side.service)?;
+            transfer(scene, side).context(side.servers[0].clone())?;
             for dump in [client, r1, r2] {
                 dump.finish(&scene.lab).context(side.service)?;
             }

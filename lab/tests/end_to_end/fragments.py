@@ -16,6 +16,9 @@ port = int(port)
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 out = socket.socket(family, socket.SOCK_DGRAM)
 out.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+if family == socket.AF_INET:
+    # What fits may be fragmented further on as well (ip(7): IP_MTU_DISCOVER, IP_PMTUDISC_DONT).
+    out.setsockopt(socket.IPPROTO_IP, 10, 0)
 
 if what == "serve":
     out.bind((address, port))
@@ -26,9 +29,6 @@ if what == "serve":
 count = int(rest[0])
 out.connect((address, port))
 out.settimeout(3)
-if family == socket.AF_INET:
-    # What fits may be fragmented further on as well (ip(7): IP_MTU_DISCOVER, IP_PMTUDISC_DONT).
-    out.setsockopt(socket.IPPROTO_IP, 10, 0)
 random.seed(count)
 
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::director::Configuration;
 use lab::router::Router;
-use lab::topology::{CLIENT, SERVERS, SERVICE, VIP};
+use lab::topology::{CLIENT, LOCAL, SERVERS, SERVICE, VIP};
 use lab::{Director, Lab, Mode, Wire, ipv6, process, wait_until};
 
 use crate::tunnels::{Dump, upload_to};
@@ -172,6 +172,51 @@ fn a_client_learns_the_path_mtu_by_nat() -> Result<()> {
         for vip in [VIP, ipv6::VIP] {
             ensure!(has_learnt(&scene.lab.client, vip)?, "the client has not learnt the way to {vip}");
         }
+        scene.director.check_counters().map(drop)
+    })
+}
+
+/// What a route's MTU is where it has been learnt.
+fn learnt(host: &lab::Host, to: &str) -> Result<String> {
+    let route = host.ip(&format!("route get {to}"))?;
+    let mtu = route.split(" mtu ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    mtu.map(str::to_owned).with_context(|| format!("nothing has been learnt of the way to {to}: {route}"))
+}
+
+/// What IPv4 carries in 1300 bytes takes 1320 over IPv6; and what IPv6 does, 1280.
+#[test]
+fn both_ends_learn_the_path_mtu_between_families() -> Result<()> {
+    const GATE: Router = Router { wire: "wan", ..BEFORE_SERVER };
+    both_families(Mode::FullNat)?.play(|scene| {
+        let [first, _] = &scene.lab.servers;
+        let _gate = GATE.put_before(&first.host, "wan0", &scene.lab)?;
+        let vips = balance(scene, ["[2001:db8:ff::9]", "203.0.113.130"])?;
+        let dump = Dump::start(&scene.lab, "client")?;
+        for vip in &vips {
+            upload_to(scene, vip).with_context(|| vip.clone())?;
+        }
+        let text = dump.finish(&scene.lab)?;
+        let told = format!("{VIP} > {CLIENT}: ICMP {VIP} unreachable - need to frag (mtu 1280)");
+        ensure!(text.contains(&told), "the client was not told {told:?}");
+        ensure!(text.contains("ICMP6, packet too big, mtu 1320"), "no ICMPv6 error reached the client");
+        let client = &scene.lab.client;
+        assert_eq!([learnt(client, VIP)?, learnt(client, ipv6::VIP)?], ["1280", "1320"]);
+        scene.director.check_counters().map(drop)
+    })?;
+    both_families(Mode::FullNat)?.play(|scene| {
+        let [first, _] = &scene.lab.servers;
+        let _router = BEFORE_CLIENT.put_before(&scene.lab.client, "wan0", &scene.lab)?;
+        first.put_random_file("file", 1)?;
+        let vips = balance(scene, [&format!("[{}]", ipv6::SERVERS[0]), SERVERS[0]])?;
+        let dump = Dump::start(&scene.lab, "r1")?;
+        for vip in &vips {
+            download(scene, vip).with_context(|| vip.clone())?;
+        }
+        let text = dump.finish(&scene.lab)?;
+        let told = format!("{LOCAL} > {}: ICMP {LOCAL} unreachable - need to frag (mtu 1280)", SERVERS[0]);
+        ensure!(text.contains(&told), "the server was not told {told:?}");
+        ensure!(text.contains("ICMP6, packet too big, mtu 1320"), "no ICMPv6 error reached the server");
+        assert_eq!([learnt(&first.host, LOCAL)?, learnt(&first.host, ipv6::LOCAL)?], ["1280", "1320"]);
         scene.director.check_counters().map(drop)
     })
 }

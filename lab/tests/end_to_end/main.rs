@@ -3,6 +3,7 @@
 //! One program for all of them, because each is linked with full optimisation. Run one after the other
 //! (`--test-threads=1`): every director keeps a core busy.
 
+mod across;
 mod announce;
 mod balance;
 mod daemon;

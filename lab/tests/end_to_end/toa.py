@@ -26,10 +26,12 @@ def toa(tcp):
     if header[:1] != b"\xfe":
         assert all(kind != 254 for kind, _ in tcp.options), f"the option is not the first: {tcp.options}"
         return None
-    assert header[1] == (8 if local.version == 4 else 20), header.hex()
+    assert header[1] == (8 if version == 4 else 20), header.hex()
     return header[2:header[1]]
 
 
+# The clients' addresses, whatever the servers' are.
+version = next(source for source, tcp in segments(at_client) if tcp.flags == "S").version
 asked = {(source, tcp.sport) for source, tcp in segments(at_client) if tcp.flags == "S"}
 began, named = {}, {}
 for source, tcp in segments(at_server):

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::super::fullnat::forward;
+use super::super::fullnat::{forward, translate};
 use super::*;
 use crate::conn::{ConnectionTable, Connections, Index, Method, NewConnection, State, Timeouts};
 use crate::network::MacAddr;
@@ -19,14 +19,17 @@ use crate::wire::memory::MemoryFrame;
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const ALL: [Announce; 3] = [Announce::Toa, Announce::ProxyV1, Announce::ProxyV2];
 
-/// Client, virtual side, server and local side, as in the vectors.
-fn sides(ipv6: bool) -> [(IpAddr, u16); 4] {
-    let side = |v4: &str, v6: &str, port| (if ipv6 { v6 } else { v4 }.parse().unwrap(), port);
+/// What a packet has that had to get an IPv4 header, in the vectors.
+const IDENTIFICATION: u16 = 0x1234;
+
+/// Client, virtual side, server and local side, as in the vectors: the first two of the one family, the others of the other.
+fn sides(outside_ipv6: bool, inside_ipv6: bool) -> [(IpAddr, u16); 4] {
+    let side = |ipv6, v4: &str, v6: &str, port| (if ipv6 { v6 } else { v4 }.parse().unwrap(), port);
     [
-        side("203.0.113.9", "2001:db8::9", 40_000),
-        side("198.51.100.8", "2001:db8::80", 80),
-        side("192.0.2.9", "2001:db8:ff::c0de", 8080),
-        side("192.0.2.33", "2001:db8:ff::33", 20_000),
+        side(outside_ipv6, "203.0.113.9", "2001:db8::9", 40_000),
+        side(outside_ipv6, "198.51.100.8", "2001:db8::80", 80),
+        side(inside_ipv6, "192.0.2.9", "2001:db8:ff::c0de", 8080),
+        side(inside_ipv6, "192.0.2.33", "2001:db8:ff::33", 20_000),
     ]
 }
 
@@ -39,7 +42,11 @@ struct Scene {
 
 impl Scene {
     fn new(ipv6: bool, announce: Announce, mtu: usize) -> Self {
-        let [client, virtual_side, server, local] = sides(ipv6);
+        Self::between(sides(ipv6, ipv6), announce, mtu)
+    }
+
+    fn between(sides: [(IpAddr, u16); 4], announce: Announce, mtu: usize) -> Self {
+        let [client, virtual_side, server, local] = sides;
         let table = Arc::new(ConnectionTable::new(8, 8, 1).unwrap());
         let mut connections = Connections::new(table.clone(), 0, Tick(0));
         let flow = AnyFlow::new(protocol::TCP, client, virtual_side).unwrap();
@@ -50,6 +57,11 @@ impl Scene {
         Self { table, connections, index: opened.unwrap(), mtu }
     }
 
+    fn is_across(&self) -> bool {
+        let entry = self.table.entry(self.index);
+        self.table.server(entry).0.is_ipv4() != self.table.flow(entry).source().0.is_ipv4()
+    }
+
     /// What becomes of a frame of the connection.
     fn pass(&mut self, frame: &mut MemoryFrame) -> Result<(), Drop> {
         let packet = parsed(frame);
@@ -58,7 +70,12 @@ impl Scene {
         let timeouts = (&Timeouts::default(), false);
         self.connections.step(self.index, found.direction, packet.flags, timeouts, Tick(0));
         let entry = self.table.entry(self.index);
-        forward(frame, &packet, &self.table, (entry, found.direction), self.mtu).map(drop)
+        let connection = (entry, found.direction);
+        if self.is_across() {
+            let longest = (self.mtu, IDENTIFICATION);
+            return translate(frame, &packet, &self.table, connection, longest).map(drop);
+        }
+        forward(frame, &packet, &self.table, connection, self.mtu).map(drop)
     }
 }
 
@@ -76,20 +93,29 @@ fn segments_leave_as_scapy_has_them() {
     let mut scenes: BTreeMap<String, Scene> = BTreeMap::new();
     for (number, (name, packets)) in cases.iter().enumerate() {
         let (story, direction) = name.rsplit_once('/').unwrap();
-        let ipv6 = story.starts_with("v6");
-        let announce = match story.split_once('/').unwrap().1 {
+        let (mix, how) = story.split_once('/').unwrap();
+        let (outside_ipv6, inside_ipv6) = match mix {
+            "v4" => (false, false),
+            "v6" => (true, true),
+            "64" => (true, false),
+            _ => (false, true),
+        };
+        let announce = match how {
             "toa" => Announce::Toa,
             "proxy1" => Announce::ProxyV1,
             _ => Announce::ProxyV2,
         };
-        let scene = scenes.entry(story.to_owned()).or_insert_with(|| Scene::new(ipv6, announce, 1500));
-        let ethertype: [u8; 2] = if ipv6 { [0x86, 0xdd] } else { [8, 0] };
-        let front = [&MAC.0[..], &[2, 0, 0, 0, 0, 2], &ethertype].concat();
-        let frame = |packet: &[u8]| MemoryFrame::new(&[&front, packet].concat());
+        let sides = sides(outside_ipv6, inside_ipv6);
+        let scene = scenes.entry(story.to_owned()).or_insert_with(|| Scene::between(sides, announce, 1500));
+        let frame = |packet: &[u8]| {
+            let ethertype: [u8; 2] = if packet[0] >> 4 == 6 { [0x86, 0xdd] } else { [8, 0] };
+            MemoryFrame::new(&[&MAC.0[..], &[2, 0, 0, 0, 0, 2], &ethertype, packet].concat())
+        };
         let mut sent = frame(&packets[0]);
         assert_eq!(parsed(&sent).flow.source().1 == 40_000, direction == "in");
         scene.pass(&mut sent).unwrap();
-        assert_eq!(sent.data(), frame(&packets[1]).data(), "{name}, line {}", number + 1);
+        // Addresses are set last.
+        assert_eq!(sent.data()[12..], frame(&packets[1]).data()[12..], "{name}, line {}", number + 1);
     }
 }
 
@@ -155,7 +181,7 @@ proptest! {
         steps in prop::collection::vec((any::<prop::sample::Index>(), 1usize..400, any::<bool>(), any::<bool>()), 0..20),
     ) {
         let announce = ALL[kind];
-        let [client, virtual_side, server, local] = sides(ipv6);
+        let [client, virtual_side, server, local] = sides(ipv6, ipv6);
         let mut scene = Scene::new(ipv6, announce, mtu);
         let (there, back) = ((client, virtual_side), (server, local));
         let header = if announce.is_proxy() {

@@ -90,7 +90,7 @@ fn only_where_it_was_asked_for_over_tcp_are_servers_told_of_clients() {
             Tick(0),
         );
         let entry = table.entry(opened.unwrap());
-        assert_eq!((entry.method(), entry.announces()), (Method::FullNat, announces), "{announce:?}");
+        assert_eq!((entry.method(), entry.resizes()), (Method::FullNat, announces), "{announce:?}");
     }
 }
 

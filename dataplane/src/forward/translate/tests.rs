@@ -4,10 +4,12 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use proptest::prelude::*;
 
+use super::error::{to_icmp, to_icmpv6};
 use super::*;
 use crate::network::MacAddr;
+use crate::packet::read_u32;
 use crate::packet::vectors::vectors;
-use crate::parse::{AnyFlow, IpPacket, Packet, Packet6, Parsed};
+use crate::parse::{AnyFlow, IcmpError, IpPacket, Packet, Packet6, Parsed};
 use crate::wire::memory::MemoryFrame;
 
 const IDENTIFICATION: u16 = 0x1234;

@@ -38,7 +38,7 @@ fn cases() -> Vec<Case> {
     vectors(VECTORS).into_iter().map(of).collect()
 }
 
-fn permutations(n: usize) -> Vec<Vec<usize>> {
+pub(super) fn permutations(n: usize) -> Vec<Vec<usize>> {
     if n == 0 {
         return vec![vec![]];
     }

@@ -155,7 +155,7 @@ fn a_one_packet_service_keeps_its_connections_and_a_persistent_one_its_templates
 }
 
 /// The pieces of a datagram.
-fn fragments(whole: &[u8], ends: &[usize]) -> Vec<Vec<u8>> {
+pub(super) fn fragments(whole: &[u8], ends: &[usize]) -> Vec<Vec<u8>> {
     let from = std::iter::once(&0).chain(ends);
     let piece = |(&from, &to): (&usize, &usize)| {
         let mut piece = [&whole[..34], &whole[34 + from..34 + to]].concat();

@@ -16,7 +16,7 @@ use control::model::Change;
 use control::network::{Fixed, Handle, Mirror};
 use control::protocol::Request;
 use control::server::{Server, SocketOptions};
-use control::workers::{Surroundings, Workers};
+use control::workers::{Surroundings, Workers, interface_mtu};
 use crossbeam::queue::ArrayQueue;
 use dataplane::conn::ConnectionTable;
 use dataplane::counters::WorkerCounters;
@@ -120,6 +120,7 @@ async fn serve(
             },
             wait: Box::new(|| std::thread::sleep(SETTLING)),
             servers: Box::new(move |servers| resolver.set_kept(servers.iter().copied().collect())),
+            interfaces: Box::new(interface_mtu),
         },
     )
     .with_table_sizes(config.schedulers);

@@ -40,6 +40,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What a connection takes of the memory for them.
 const ENTRY_BYTES: usize = 64;
 
+/// Tells the MTU of a network interface by its name.
+pub type InterfaceMtus = Box<dyn Fn(&str) -> Option<u32>>;
+
 /// Who is told the addresses of all real servers.
 pub type ServersListener = Box<dyn Fn(&[IpAddr])>;
 
@@ -53,6 +56,17 @@ pub struct Surroundings {
     pub wait: Box<dyn Fn()>,
     /// To be told the real servers' addresses whenever they change: their neighbours are to be kept resolved.
     pub servers: ServersListener,
+    /// The MTU of the host's network interface of this name; see [`interface_mtu`].
+    pub interfaces: InterfaceMtus,
+}
+
+/// The MTU of Linux's network interface of this name, in bytes; `None` if there is none.
+pub fn interface_mtu(name: &str) -> Option<u32> {
+    // Linux takes neither in an interface's name.
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return None;
+    }
+    std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?.trim().parse().ok()
 }
 
 /// What of a table workers do not see yet.
@@ -403,11 +417,7 @@ impl Dataplane for Workers {
     }
 
     fn interface_mtu(&self, name: &str) -> Option<u32> {
-        // Linux takes neither in an interface's name.
-        if name.is_empty() || name.contains('/') || name.starts_with('.') {
-            return None;
-        }
-        std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?.trim().parse().ok()
+        (self.surroundings.interfaces)(name)
     }
 
     fn publish(&mut self, table: &ServiceTable) -> Result<(), String> {

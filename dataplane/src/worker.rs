@@ -35,6 +35,7 @@ mod local;
 mod long;
 mod persist;
 mod refuse;
+mod surplus;
 mod sweep;
 mod tell;
 mod tunnel;
@@ -44,6 +45,7 @@ use errors::Errors;
 use fragments::Fragments;
 pub use fragments::WAITING as WAITING_FRAGMENTS;
 use fullnat::Draws;
+use surplus::Surplus;
 use sweep::Sweep;
 use tunnel::Identifications;
 pub use vlans::Vlan;
@@ -108,8 +110,7 @@ struct Balancer<W: Wire> {
     ipv6: Burst<W::Frame>,
     /// What is behind the wires' own ports: those after them are VLANs.
     vlans: Vlans<W::Frame>,
-    /// Packets until the next one that drop_packet drops.
-    until_drop: i32,
+    surplus: Surplus,
 }
 
 impl<W: Wire> Worker<W> {
@@ -155,7 +156,7 @@ impl<W: Wire> Worker<W> {
             fragments: Fragments::new(shared.fragments.clone()),
             ipv6: Burst::new(),
             vlans: Vlans::default(),
-            until_drop: 0,
+            surplus: Surplus::new(now),
         };
         Self { table, balancer }
     }

@@ -39,6 +39,9 @@ pub const ROUTER: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 const SERVERS: &str = "192.0.2.0/24";
 const SERVERS_V6: &str = "2001:db8:2::/64";
 
+/// Its host's network interfaces, with their MTUs, as recordings name them.
+const INTERFACES: [(&str, u32); 2] = [("e1", 1500), ("lo", 65_536)];
+
 /// As many buckets as IPVS has unless it is told otherwise: lists show it.
 const BUCKETS: usize = 4096;
 /// More connections than any recording makes, and so many that memory for them is not scarce (`amemthresh`).
@@ -123,6 +126,7 @@ impl Stage {
                 waiting.borrow_mut().poll(time.get());
             }),
             servers: Box::new(|_| {}),
+            interfaces: Box::new(|name| INTERFACES.iter().find(|(n, _)| *n == name).map(|(_, mtu)| *mtu)),
         };
         let workers = Workers::new(shared, publisher, first, vec![(0, counters.clone())], surroundings);
         let start = Instant::now();

@@ -85,8 +85,8 @@ fn recordings_come_out_as_recorded_but_for_what_is_known() {
 /// The words that ipvsadm takes and prints, also where packets would not be balanced so yet.
 #[test]
 fn wrong_use_and_lists_come_out_as_recorded() {
-    for name in ["errors.txt", "lists.txt"] {
-        let (differ, text, status) = replay(&["--take-all"], &root().join("replay/tests/data").join(name));
+    for name in ["errors.txt", "lists.txt", "errors-daemon.txt"] {
+        let (differ, text, status) = replay(&["--take-all"], &recordings()[name]);
         assert!(differ.is_empty() && status == 0, "{name}: {text}");
     }
 }

@@ -237,6 +237,7 @@ fn serve(
         ports: Box::new(Vec::new),
         wait: Box::new(|| std::thread::sleep(Duration::from_micros(20))),
         servers: Box::new(|_| ()),
+        interfaces: Box::new(|_| None),
     };
     let workers = Workers::new(shared, publisher, snapshot, counters.collect(), surroundings);
     let director = engine::Director::new(workers, 2 * destinations, Instant::now());

@@ -86,6 +86,7 @@ impl Scene {
             ports: Box::new(Vec::new),
             wait: Box::new(std::thread::yield_now),
             servers: Box::new(|_| {}),
+            interfaces: Box::new(interface_mtu),
         };
         let workers = Workers::new(shared.clone(), publisher, first, vec![(1, counters)], surroundings);
         let director = Director::new(workers, limit, Instant::now());

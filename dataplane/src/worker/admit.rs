@@ -119,7 +119,7 @@ impl<W: Wire> Balancer<W> {
         if is_martian {
             return Err(Verdict::Drop(Drop::MartianSource));
         }
-        if is_surplus(&mut self.until_drop, defence.drop_rate) {
+        if self.surplus.has(defence, sysctls, now) {
             return Err(Verdict::Drop(Drop::Overload));
         }
         let arrival = Arrival::new(packet, frame, now, sysctls.scheduling());
@@ -289,18 +289,4 @@ impl Left {
             is_one_packet: found.service.is_one_packet(flow.protocol()),
         }
     }
-}
-
-/// Whether a packet that would open a connection is one of those that drop_packet drops: one in `rate`, all where that is
-/// negative. `left` is how many may come until then.
-fn is_surplus(left: &mut i32, rate: i32) -> bool {
-    if rate == 0 {
-        return false;
-    }
-    *left = left.saturating_sub(1).min(rate);
-    let is_surplus = *left <= 0;
-    if is_surplus {
-        *left = rate;
-    }
-    is_surplus
 }

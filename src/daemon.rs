@@ -188,11 +188,12 @@ fn configure(config: &Config, director: &mut Director<Workers>) -> anyhow::Resul
     let set = |&(name, value): &(&'static str, _)| Change::SetSysctl { name: name.to_owned(), value };
     let marks = config.marks.iter().cloned().map(Change::AddMark);
     let locals = config.local_addresses.iter().cloned().map(Change::AddLocalAddresses);
-    let changes: Vec<_> = config.sysctls.iter().map(set).chain(marks).chain(locals).collect();
+    let snat = config.snat.iter().cloned().map(|rule| Change::AddSnat { rule, position: None });
+    let changes: Vec<_> = config.sysctls.iter().map(set).chain(marks).chain(locals).chain(snat).collect();
     if !changes.is_empty() {
         director
             .handle(&Request::Transaction(changes), Instant::now())
-            .context("[sysctl], [[mark]] and [[local_address]]")?;
+            .context("[sysctl], [[mark]], [[local_address]] and [[snat]]")?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::local::LocalAddresses;
 use crate::mark::MarkRule;
+use crate::snat::SnatRule;
 use crate::sysctl;
 
 mod check;
@@ -42,6 +43,8 @@ pub struct Config {
     pub marks: Vec<MarkRule>,
     /// `[[local_address]]`: the local addresses for FULLNAT; none twice.
     pub local_addresses: Vec<LocalAddresses>,
+    /// `[[snat]]`: the SNAT rules, in the order in which they are asked; none twice.
+    pub snat: Vec<SnatRule>,
     /// The ports; a [`PortId`] is an index into this list and that of [the VLANs](Config::vlans) behind it. Never empty.
     pub ports: Vec<Port>,
     /// `[[vlan]]`: the VLANs, which are ports without a device of their own; none twice.

@@ -16,6 +16,7 @@ use crate::protocol::{
 use crate::rates::SAMPLE_PERIOD;
 use crate::refusal::Refusal;
 use crate::running::Dataplane;
+use crate::snat::SnatRule;
 use crate::table::{Service, ServiceTable};
 use crate::{model, supported, sysctl};
 
@@ -110,6 +111,9 @@ impl<D: Dataplane> Director<D> {
             Request::LocalAddresses => {
                 Ok(Reply::LocalAddresses(self.table.local_addresses().iter().cloned().collect()))
             }
+            Request::Snat => {
+                Ok(Reply::Snat(self.table.snat_entries(&|id| self.dataplane.destination_counts(id))))
+            }
             Request::Sysctls => Ok(Reply::Sysctls(self.sysctls())),
             Request::Schedulers => Ok(Reply::Schedulers(schedulers())),
             Request::Network => Ok(Reply::Network(self.dataplane.network())),
@@ -167,7 +171,8 @@ impl<D: Dataplane> Director<D> {
         let interfaces = |name: &str| self.dataplane.interface_mtu(name);
         table.check(change, &interfaces)?;
         if let Change::AddMark(MarkRule { in_port: Some(name), .. })
-        | Change::AddLocalAddresses(LocalAddresses { port: Some(name), .. }) = change
+        | Change::AddLocalAddresses(LocalAddresses { port: Some(name), .. })
+        | Change::AddSnat { rule: SnatRule { out_port: Some(name), .. }, .. } = change
             && self.dataplane.ports().iter().all(|port| port.name != *name)
         {
             return Err(Refusal::NoSuchPort(name.clone()));
@@ -206,6 +211,7 @@ impl<D: Dataplane> Director<D> {
             sysctls: changed.map(|(definition, value)| (definition.name.to_owned(), value)).collect(),
             marks: self.table.marks().iter().cloned().collect(),
             local_addresses: self.table.local_addresses().iter().cloned().collect(),
+            snat: self.table.snat().iter().map(|snat| snat.rule().clone()).collect(),
         }
     }
 

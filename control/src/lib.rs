@@ -19,6 +19,7 @@ pub mod refusal;
 pub mod report;
 pub mod running;
 pub mod server;
+pub mod snat;
 pub mod suggest;
 pub mod supported;
 pub mod sysctl;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::local::LocalAddresses;
 use crate::mark::MarkRule;
+use crate::snat::SnatRule;
 use crate::sysctl;
 
 mod mss;
@@ -597,6 +598,18 @@ pub enum Change {
     DeleteLocalAddresses(LocalAddresses),
     /// Deletes all local addresses.
     ClearLocalAddresses,
+    /// Adds a SNAT rule.
+    AddSnat {
+        /// The rule.
+        rule: SnatRule,
+        /// The place that it is to have, from 1; behind all others if `None`.
+        #[serde(default)]
+        position: Option<u32>,
+    },
+    /// Deletes a SNAT rule, named by all it says. Connections that it has opened go on.
+    DeleteSnat(SnatRule),
+    /// Deletes every SNAT rule.
+    ClearSnat,
     /// Starts a synchronisation daemon.
     StartDaemon(SyncDaemon),
     /// Stops a synchronisation daemon.

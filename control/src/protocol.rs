@@ -15,6 +15,7 @@ use crate::model::{
 };
 use crate::refusal::Refusal;
 use crate::running::{ConnectionRow, NetworkInfo, PortInfo, WorkerCounters};
+use crate::snat::{SnatEntry, SnatRule};
 use crate::sysctl;
 
 /// The version of the protocol. A change that an old client or server would misread gets a new one.
@@ -52,6 +53,8 @@ pub enum Request {
     Marks,
     /// List the local addresses for FULLNAT.
     LocalAddresses,
+    /// List the SNAT rules with what they have counted.
+    Snat,
     /// List the sysctls.
     Sysctls,
     /// List the schedulers.
@@ -100,6 +103,8 @@ pub enum Reply {
     Marks(Vec<MarkRule>),
     /// Local addresses, in the order in which they were added.
     LocalAddresses(Vec<LocalAddresses>),
+    /// SNAT rules, in the order in which they are asked.
+    Snat(Vec<SnatEntry>),
     /// Sysctls.
     Sysctls(Vec<SysctlEntry>),
     /// Schedulers.
@@ -212,6 +217,9 @@ pub struct Configuration {
     /// The local addresses for FULLNAT, in the order in which they were added.
     #[serde(default)]
     pub local_addresses: Vec<LocalAddresses>,
+    /// The SNAT rules, in the order in which they are asked.
+    #[serde(default)]
+    pub snat: Vec<SnatRule>,
 }
 
 /// A service as it was configured.

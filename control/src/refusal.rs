@@ -77,6 +77,15 @@ pub enum Refusal {
     /// Those cannot be local addresses.
     #[error("Not a local address: {0}")]
     BadLocalAddress(&'static str),
+    /// That SNAT rule is there already.
+    #[error("SNAT rule already exists")]
+    SnatExists,
+    /// There is no such SNAT rule.
+    #[error("No such SNAT rule")]
+    NoSuchSnat,
+    /// The SNAT rule makes no sense.
+    #[error("Not a SNAT rule: {0}")]
+    BadSnat(&'static str),
     /// Director has no port of that name.
     #[error("director has no port {0} (lbctl ports)")]
     NoSuchPort(String),
@@ -125,6 +134,9 @@ impl Refusal {
             Self::LocalAddressExists => "local_address_exists",
             Self::NoSuchLocalAddress => "no_such_local_address",
             Self::BadLocalAddress(_) => "bad_local_address",
+            Self::SnatExists => "snat_exists",
+            Self::NoSuchSnat => "no_such_snat",
+            Self::BadSnat(_) => "bad_snat",
             Self::NoSuchPort(_) => "no_such_port",
             Self::NoDaemon => "no_daemon",
             Self::PermissionDenied => "permission_denied",

@@ -59,6 +59,10 @@ pub struct ConnectionRow {
     /// What the destination takes for the client, by FULLNAT.
     #[serde(default)]
     pub local: Option<SocketAddr>,
+    /// True for one by SNAT: its client is the server that has opened it, its virtual address and destination are both the host
+    /// outside, and that knows it by the local address.
+    #[serde(default)]
+    pub snat: bool,
     /// Of a template that a persistence engine made.
     #[serde(default)]
     pub engine: Option<EngineData>,

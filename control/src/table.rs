@@ -4,7 +4,7 @@
 //! rules for what may be changed and for what happens to a deleted destination; it must never read a clock, talk
 //! to the dataplane or print.
 //!
-//! A destination has a [`DestinationId`], its place in the dataplane's fixed slab of counters. Those counters are
+//! A destination has a [`DestinationId`], its place in the dataplane's fixed slab of counters, and so has a SNAT rule. Those counters are
 //! never reset; the table remembers where each owner started from. A deleted destination keeps its id in the
 //! trash while connections may still count on it.
 //!
@@ -28,6 +28,9 @@ use crate::sysctl;
 
 mod check;
 mod daemons;
+mod snat;
+
+pub use snat::Snat;
 
 /// How long a destination in the trash must have been without connections before its id is given to another
 /// (`IP_VS_DEST_TRASH_PERIOD`).
@@ -38,7 +41,7 @@ pub const TRASH_PERIOD: Duration = Duration::from_secs(120);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceId(pub u32);
 
-/// A destination's place in the dataplane's slab of counters. Belongs to one destination from the moment it is
+/// A destination's place in the dataplane's slab of counters, or a SNAT rule's. Belongs to one from the moment it is
 /// added until it leaves the trash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DestinationId(pub u32);
@@ -175,11 +178,14 @@ pub struct ServiceTable {
     sysctls: sysctl::Values,
     marks: Vector<MarkRule>,
     local_addresses: Vector<LocalAddresses>,
+    snat: Vector<Snat>,
+    /// Deleted rules that keep their ids while they have connections.
+    snat_trash: Vector<Snat>,
     daemons: [Option<SyncDaemon>; 2],
 }
 
 impl ServiceTable {
-    /// An empty table for at most `limit` destinations, those in the trash included.
+    /// An empty table for at most `limit` destinations and SNAT rules, those in the trash included.
     pub fn new(limit: u32) -> Self {
         Self {
             limit,
@@ -196,6 +202,8 @@ impl ServiceTable {
             sysctls: sysctl::Values::default(),
             marks: Vector::new(),
             local_addresses: Vector::new(),
+            snat: Vector::new(),
+            snat_trash: Vector::new(),
             daemons: [None, None],
         }
     }
@@ -226,7 +234,7 @@ impl ServiceTable {
         self.trash.values().filter_map(|id| self.destination(*id))
     }
 
-    /// The most destinations there may be, those in the trash included.
+    /// The most destinations and SNAT rules there may be, those in the trash included.
     pub fn limit(&self) -> u32 {
         self.limit
     }
@@ -339,6 +347,9 @@ impl ServiceTable {
             Change::AddLocalAddresses(local) => self.local_addresses.push_back(local.clone()),
             Change::DeleteLocalAddresses(local) => self.local_addresses.retain(|known| known != local),
             Change::ClearLocalAddresses => self.local_addresses.clear(),
+            Change::AddSnat { rule, position } => self.add_snat(rule, *position, counts),
+            Change::DeleteSnat(rule) => self.delete_snat(rule),
+            Change::ClearSnat => self.clear_snat(),
             Change::ResetSysctls => self.sysctls = sysctl::Values::default(),
             Change::StartDaemon(daemon) => {
                 self.daemons[daemon.role as usize] = daemons::complete(daemon, interfaces);
@@ -413,10 +424,7 @@ impl ServiceTable {
         service.next_sequence += 1;
 
         let back = self.trash.remove(&(*key, spec.address, spec.port));
-        let id = back.or_else(|| self.free_destinations.pop_front()).unwrap_or_else(|| {
-            self.destinations.push_back(None);
-            DestinationId((self.destinations.len() - 1) as u32)
-        });
+        let id = back.unwrap_or_else(|| self.take_id());
         let counted = counts(id).stats;
         // A destination that comes back to the service it left goes on counting; one whose service was deleted
         // and made anew meanwhile starts from zero, as in the kernel.
@@ -450,6 +458,19 @@ impl ServiceTable {
         }
     }
 
+    /// An id that is nobody's.
+    fn take_id(&mut self) -> DestinationId {
+        self.free_destinations.pop_front().unwrap_or_else(|| {
+            self.destinations.push_back(None);
+            DestinationId((self.destinations.len() - 1) as u32)
+        })
+    }
+
+    /// Whether there is an id that is nobody's.
+    fn has_free_id(&self) -> bool {
+        !self.free_destinations.is_empty() || (self.destinations.len() as u64) < u64::from(self.limit)
+    }
+
     fn zero(&mut self, key: &VirtualService) {
         let Some(service) = self.service_mut(key) else { return };
         service.estimator.zero();
@@ -460,9 +481,10 @@ impl ServiceTable {
         }
     }
 
-    /// Frees the ids of destinations in the trash that have had no connection for [`TRASH_PERIOD`]. To be
-    /// called every few seconds. Returns how many were freed.
+    /// Frees the ids of destinations in the trash that have had no connection for [`TRASH_PERIOD`], and those of deleted SNAT rules. To be
+    /// called every few seconds. Returns how many of destinations were freed.
     pub fn expire(&mut self, now: Instant, counts: Counts<'_>) -> usize {
+        self.expire_snat(counts);
         let mut gone = Vec::new();
         for id in self.trash.values() {
             let Some(d) = &mut self.destinations[id.0 as usize] else { continue };

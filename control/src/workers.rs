@@ -4,6 +4,7 @@
 mod lists;
 mod published;
 mod replay;
+mod rules;
 mod servers;
 
 use std::collections::btree_map::Entry;
@@ -15,8 +16,7 @@ use std::time::{Duration, Instant};
 use dataplane::conn::{self, Method, Timeouts};
 use dataplane::counters::WorkerCounters as Counters;
 use dataplane::locals::Locals;
-use dataplane::mark::Rule;
-use dataplane::network::{Network, PortId};
+use dataplane::network::Network;
 use dataplane::schedule::{self, Flags, TableSizes};
 use dataplane::service::{Destination, Engine, Service, Services};
 use dataplane::snapshot::{Publisher, Snapshot};
@@ -31,7 +31,8 @@ use crate::local::{self, LocalAddresses};
 use crate::mark::MarkRule;
 use crate::model::{NO_SCHEDULER, Stats};
 use crate::running::{ConnectionRow, Dataplane, DestinationCounts, NetworkInfo, PortInfo, WorkerCounters};
-use crate::table::{self, DestinationId, ServiceId, ServiceTable};
+use crate::snat::SnatRule;
+use crate::table::{self, DestinationId, ServiceId, ServiceTable, Snat};
 
 /// How long workers may take to notice a new snapshot. A worker looks for one at every burst; one that does not for this
 /// long is not running.
@@ -93,6 +94,8 @@ pub struct Workers {
     marks: Vector<MarkRule>,
     /// The local addresses of which they have pools.
     local_addresses: Vector<LocalAddresses>,
+    /// The SNAT rules that they have, by their places in the slab of counters.
+    snat: Vec<(DestinationId, SnatRule)>,
 }
 
 impl Workers {
@@ -106,7 +109,7 @@ impl Workers {
         surroundings: Surroundings,
     ) -> Self {
         let (services, servers, sizes) = (HashMap::new(), BTreeMap::new(), TableSizes::default());
-        let (marks, local_addresses) = (Vector::new(), Vector::new());
+        let (marks, local_addresses, snat) = (Vector::new(), Vector::new(), Vec::new());
         Self {
             shared,
             publisher,
@@ -118,6 +121,7 @@ impl Workers {
             sizes,
             marks,
             local_addresses,
+            snat,
         }
     }
 
@@ -229,6 +233,16 @@ impl Workers {
         }
     }
 
+    /// What is left of a destination at a place that is a SNAT rule's now means nothing for its connections.
+    fn set_unlimited(&self, table: &ServiceTable) {
+        let places = table.snat().iter().map(Snat::id);
+        for DestinationId(id) in places.filter(|id| self.snat.iter().all(|(known, _)| known != id)) {
+            self.shared.destinations.set_gone(id, false);
+            self.shared.destinations.set_thresholds(id, 0, 0);
+            self.shared.destinations.set_quiescent(id, false);
+        }
+    }
+
     /// What of `table` is other than what workers see.
     fn difference(&self, table: &ServiceTable) -> Result<Difference, String> {
         let mut difference = Difference::default();
@@ -271,6 +285,11 @@ impl Workers {
         } else {
             Arc::new(self.locals(all, table.local_addresses(), &network))
         };
+        let snat = if rules::is_same(table, &self.snat) {
+            self.snapshot.snat.clone()
+        } else {
+            Arc::new(rules::snat(table, || self.ports()))
+        };
         let services = if is_same && self.marks == *table.marks() {
             self.snapshot.services.clone()
         } else {
@@ -285,7 +304,7 @@ impl Workers {
             let by_address = services.iter().filter_map(|(key, s)| Some((service_key(key)?, s.clone())));
             let by_mark = services.iter().filter_map(|(key, s)| Some((mark(key)?, s.clone())));
             let by_range = services.iter().filter_map(|(key, s)| Some((range_key(key)?, s.clone())));
-            let all = Services::new(by_address).with_marks(self.rules(table), by_mark);
+            let all = Services::new(by_address).with_marks(rules::marks(table, || self.ports()), by_mark);
             Arc::new(all.with_ranges(by_range))
         };
         let times = table.timeouts();
@@ -297,6 +316,7 @@ impl Workers {
             clamps,
             masqueraded,
             locals,
+            snat,
             timeouts: Timeouts::default().set(times.tcp, times.tcp_fin, times.udp),
             sysctls,
             defence: sysctls.defence(self.pages_left()),
@@ -339,14 +359,6 @@ impl Workers {
                 .or_insert_with(|| local::pool(all.iter(), &service, address, name).map(Arc::new));
             Some((id, pool.clone()?))
         }))
-    }
-
-    /// The marking rules as workers have them.
-    fn rules(&self, table: &ServiceTable) -> Vec<Rule> {
-        let is_by_port = table.marks().iter().any(|rule| rule.in_port.is_some());
-        let ports = if is_by_port { self.ports() } else { Vec::new() };
-        let port = |name: &str| ports.iter().position(|port| port.name == name).map(|n| PortId(n as u16));
-        table.marks().iter().filter_map(|rule| rule.for_workers(port)).collect()
     }
 
     /// Remembers what workers see now, and tells who wants to know of the real servers.
@@ -429,6 +441,7 @@ impl Dataplane for Workers {
         // A destination that is back from the trash takes packets before it takes connections.
         here.iter().for_each(|id| self.shared.destinations.set_gone(*id, false));
         self.set_thresholds(difference.changed.iter().map(|(_, service)| service));
+        self.set_unlimited(table);
         for (id, service) in &difference.changed {
             let before = self.services.get(id).filter(|b| Arc::ptr_eq(&b.scheduler, &service.scheduler));
             for summary in replay::steps(before.map_or(&[], |b| &b.destinations), &service.destinations) {
@@ -452,6 +465,7 @@ impl Dataplane for Workers {
         }
         self.marks = table.marks().clone();
         self.local_addresses = table.local_addresses().clone();
+        self.snat = table.snat().iter().map(|snat| (snat.id(), snat.rule().clone())).collect();
         self.remember(difference);
         if any_gone && self.snapshot.sysctls.expire_nodest_conn {
             self.publish_again(|snapshot| snapshot.deletions = snapshot.deletions.wrapping_add(1));

@@ -15,7 +15,7 @@ use control::supported;
 use serde_json::{Value, json};
 
 /// A table with something of everything in it.
-const RICH: [&str; 22] = [
+const RICH: [&str; 24] = [
     "service add tcp:198.51.100.8:80 --scheduler sh --flags sh-port,sh-fallback --persistence=60 --mask 255.255.255.0",
     "destination add tcp:198.51.100.8:80 192.0.2.11:8080 --method nat --weight 5 --upper 100 --lower 50",
     "destination add tcp:198.51.100.8:80 192.0.2.9 --method tunnel --tunnel gue --tunnel-port 6080 --tunnel-checksum remote",
@@ -32,6 +32,8 @@ const RICH: [&str; 22] = [
     "mark add 7 --protocol udp --from 203.0.113.0/24 --to 198.51.100.8/32 --from-ports 1024-65535 --to-ports 53",
     "mark add 4294967295",
     "local-address add 192.0.2.32/29",
+    "snat add 198.51.100.40-198.51.100.44 --from 192.0.2.0/24 --protocol tcp --ports 2000-2999",
+    "snat add masquerade --out-port north",
     "local-address add 2001:db8:2::33 --service udp:[2001:db8::8]:5060 --ports 2000-2999",
     "destination add udp:[2001:db8::8]:5060 2001:db8:2::10 --method fullnat",
     "timeout set --tcp 600 --udp 30",
@@ -502,6 +504,7 @@ fn the_json_has_the_documented_keys() {
             virtual_address: endpoint,
             destination: endpoint,
             local: Some(endpoint),
+            snat: false,
             engine: Some(EngineData { name: "sip".into(), data: "a@b".into() }),
         }];
     });
@@ -521,7 +524,7 @@ fn the_json_has_the_documented_keys() {
         printed.retain(|key| !key.starts_with("destinations."));
         if command == "save" {
             printed.retain(|key| {
-                ["services", "timeouts", "daemons", "sysctls", "marks", "local_addresses"]
+                ["services", "timeouts", "daemons", "sysctls", "marks", "local_addresses", "snat"]
                     .contains(&key.as_str())
             });
         }
@@ -533,6 +536,17 @@ fn the_json_has_the_documented_keys() {
 #[test]
 fn connections_are_chosen_by_what_they_are() {
     let daemon = Daemon::start(supported::check, |memory| {
+        let outward = ConnectionRow {
+            protocol: Some(Protocol::Udp),
+            state: "UDP".into(),
+            expires: 300,
+            client: "192.0.2.9:5353".parse().unwrap(),
+            virtual_address: "203.0.113.53:53".parse().unwrap(),
+            destination: "203.0.113.53:53".parse().unwrap(),
+            local: Some("198.51.100.40:5353".parse().unwrap()),
+            snat: true,
+            engine: None,
+        };
         let row = |client: &str, server: &str, state: &str| ConnectionRow {
             protocol: Some(Protocol::Tcp),
             state: state.into(),
@@ -541,16 +555,20 @@ fn connections_are_chosen_by_what_they_are() {
             virtual_address: "198.51.100.8:80".parse().unwrap(),
             destination: server.parse().unwrap(),
             local: None,
+            snat: false,
             engine: None,
         };
         memory.connections = vec![
             row("203.0.113.10:40000", "192.0.2.9:80", "ESTABLISHED"),
             row("203.0.113.10:40001", "192.0.2.10:80", "FIN_WAIT"),
             row("203.0.113.11:40000", "192.0.2.9:80", "ESTABLISHED"),
+            outward,
         ];
     });
     for (line, rows) in [
-        ("", 3),
+        ("", 4),
+        (" --virtual 203.0.113.53", 0),
+        (" --destination 203.0.113.53", 1),
         (" --client 203.0.113.10", 2),
         (" --client 203.0.113.10:40001", 1),
         (" --destination 192.0.2.9 --state established", 2),
@@ -564,6 +582,13 @@ fn connections_are_chosen_by_what_they_are() {
         "PROTOCOL  STATE     EXPIRES  CLIENT              VIRTUAL          LOCAL  DESTINATION    ENGINE\n\
          tcp       FIN_WAIT    900 s  203.0.113.10:40001  198.51.100.8:80  -      192.0.2.10:80\n"
     );
+    assert_eq!(
+        out(&daemon, "connection list --state udp"),
+        "PROTOCOL  STATE  EXPIRES  CLIENT          VIRTUAL  LOCAL               DESTINATION      ENGINE\n\
+         udp       UDP      300 s  192.0.2.9:5353  -        198.51.100.40:5353  203.0.113.53:53\n"
+    );
+    // IPVS's list has none of them.
+    assert_eq!(out(&daemon, "-Lnc").lines().count(), 2 + 3);
     daemon.stop();
 }
 
@@ -803,5 +828,66 @@ fn local_addresses_are_kept_and_named_by_all_that_was_said_of_them() {
     assert_eq!(json(&daemon, "local-address list --json"), json!([]));
     input(&daemon, "restore", &saved);
     assert_eq!(out(&daemon, "save --full"), saved);
+    daemon.stop();
+}
+
+#[test]
+fn snat_rules_are_kept_in_order_and_named_by_all_they_say() {
+    let daemon = Daemon::start(everything, |_| {});
+    do_all(
+        &daemon,
+        &[
+            "snat add 198.51.100.40,198.51.100.44-198.51.100.47 --from 192.0.2.0/24 --ports 2000-2999",
+            "snat add masquerade --protocol udp --out-port north",
+            "snat add none --to 10.0.0.0/8 --position 1",
+        ],
+    );
+    let list = out(&daemon, "snat list");
+    let expected = [
+        "RULE  TRANSLATE TO                    PORTS      PROTOCOL  FROM          TO          LEAVES BY",
+        "   1  none                            -          -         -             10.0.0.0/8  -",
+        "   2  198.51.100.40,198.51.100.44/30  2000-2999  -         192.0.2.0/24  -           -",
+        "   3  masquerade                      -          udp       -             -           north",
+    ];
+    for (line, expected) in list.lines().zip(expected) {
+        assert!(line.starts_with(expected), "{list}");
+    }
+    assert_eq!(
+        json(&daemon, "snat list --json")[1],
+        json!({"position": 2, "translate_to": "198.51.100.40,198.51.100.44/30", "ports": "2000-2999",
+            "protocol": null, "from": "192.0.2.0/24", "to": null, "out_port": null, "active": 0, "inactive": 0,
+            "stats": {"connections": 0, "in_packets": 0, "out_packets": 0, "in_bytes": 0, "out_bytes": 0}})
+    );
+    for (line, code) in [
+        ("snat add none --to 10.0.0.0/8 --json", "snat_exists"),
+        ("snat delete none --json", "no_such_snat"),
+        ("snat add masquerade --out-port nowhere --json", "no_such_port"),
+        ("snat add 198.51.100.40 --from 2001:db8::/32 --json", "bad_snat"),
+        ("snat add 198.51.100.40 --position 9 --json", "bad_snat"),
+    ] {
+        let error: Value = serde_json::from_str(&daemon.lbctl(line).err).unwrap();
+        assert_eq!(error["error"]["code"].as_str(), Some(code), "{line}");
+    }
+    for (line, says) in [("snat add masquerde", "did you mean masquerade?"), ("snta list", "'snat'")] {
+        let printed = daemon.lbctl(line);
+        assert!(printed.status == 2 && printed.err.contains(says), "{line}: {printed:?}");
+    }
+    do_all(&daemon, &["service add tcp:198.51.100.8:80"]);
+    let saved = out(&daemon, "save --full");
+    let lines: Vec<_> = saved.lines().filter(|line| line.starts_with("snat")).collect();
+    let expected = [
+        "snat add none --to 10.0.0.0/8",
+        "snat add 198.51.100.40,198.51.100.44/30 --from 192.0.2.0/24 --ports 2000-2999",
+        "snat add masquerade --protocol udp --out-port north",
+    ];
+    assert_eq!(lines, expected);
+    do_all(&daemon, &["snat delete none --to 10.0.0.0/8", "snat clear", "service clear"]);
+    assert_eq!(json(&daemon, "snat list --json"), json!([]));
+    assert_eq!(input(&daemon, "restore", &saved).status, 0);
+    assert_eq!(out(&daemon, "save --full"), saved);
+    let saved = out(&daemon, "save --json");
+    do_all(&daemon, &["snat clear"]);
+    assert_eq!(input(&daemon, "restore", &saved).status, 0);
+    assert_eq!(out(&daemon, "save --json"), saved);
     daemon.stop();
 }

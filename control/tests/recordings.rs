@@ -219,6 +219,7 @@ fn connection(line: &str) -> Option<ConnectionRow> {
         virtual_address: recorded_endpoint(words[4]),
         destination: recorded_endpoint(words[5]),
         local: None,
+        snat: false,
         engine,
     })
 }

@@ -206,6 +206,7 @@ fn idle_and_slow_peers_keep_nobody_waiting() {
                 virtual_address: endpoint,
                 destination: endpoint,
                 local: None,
+                snat: false,
                 engine: None,
             })
             .collect();

@@ -73,12 +73,16 @@ drops! {
     NoLocalAddress = "no_local_address",
     /// A new connection by FULLNAT, and every local port that was tried is in use towards its server.
     NoLocalPort = "no_local_port",
+    /// A new connection by SNAT, and every port that was tried is in use towards the host outside.
+    NoSnatPort = "no_snat_port",
+    /// A rule for SNAT takes it, and it neither belongs to a connection nor opens one.
+    NoSnatConnection = "no_snat_connection",
     /// For a real server on this host, and Linux would not believe it: by NAT to a loopback address, or by FULLNAT, from an address of
     /// its own.
     LocalMartian = "local_martian",
     /// No route leads to the packet's next stop.
     NoRoute = "no_route",
-    /// None of our addresses can be the source of the tunnel's outer packets.
+    /// None of our addresses can be the source of the tunnel's outer packets, or of a new connection by SNAT.
     NoSourceAddress = "no_source_address",
     /// Waited for its neighbour to be resolved, and it was not.
     NeighbourTimeout = "neighbour_timeout",

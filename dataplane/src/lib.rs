@@ -21,6 +21,7 @@ pub mod quiescence;
 pub mod schedule;
 pub mod service;
 pub mod snapshot;
+pub mod snat;
 mod sync;
 pub mod sysctl;
 pub mod time;

@@ -15,6 +15,7 @@ use crate::conn::Timeouts;
 use crate::locals::Locals;
 use crate::network::{Network, PortId};
 use crate::service::{Masqueraded, Services};
+use crate::snat;
 use crate::sysctl::{Defence, Sysctls};
 use crate::tunnels::Tunnels;
 
@@ -33,6 +34,8 @@ pub struct Snapshot {
     pub masqueraded: Arc<Masqueraded>,
     /// The local addresses that destinations by FULLNAT take for their clients'.
     pub locals: Arc<Locals>,
+    /// What connections that servers open outward get as their source.
+    pub snat: Arc<snat::Rules>,
     /// How long connections may be idle.
     pub timeouts: Timeouts,
     /// IPVS's sysctls.

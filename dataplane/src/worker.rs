@@ -35,6 +35,7 @@ mod local;
 mod long;
 mod persist;
 mod refuse;
+mod snat;
 mod surplus;
 mod sweep;
 mod tell;
@@ -411,7 +412,9 @@ impl<W: Wire> Balancer<W> {
         now: Tick,
     ) {
         match entry.method() {
-            Method::FullNat => self.forward_by_fullnat(table, frame, packet, (entry, direction), now),
+            Method::FullNat | Method::Snat => {
+                self.forward_by_fullnat(table, frame, packet, (entry, direction), now)
+            }
             Method::Tunnel => self.forward_by_tunnel((frame, port), &packet.any(), entry, now),
             Method::Bypass => self.forward_past(table, frame, &packet.any(), entry, now),
             _ => self.forward_to_linux(table, (frame, port), &packet.any(), entry),

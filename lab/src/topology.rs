@@ -171,6 +171,16 @@ impl Lab {
         Ok(host)
     }
 
+    /// The same, with an address and a web server on it.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn add_server(&self, name: &str, wire: &str, address: &str) -> Result<Server> {
+        let host = self.add_host(name, wire)?;
+        host.ip(&format!("address add {address}/24 dev eth0"))?;
+        Server::start(host, address)
+    }
+
     /// Where the lab keeps its files.
     pub fn directory(&self) -> &Path {
         self.lease.directory()

@@ -21,6 +21,7 @@ use crate::mark::{self, MarkRule};
 use crate::model::Change;
 use crate::model::PortRange;
 use crate::readable::name::ServiceName;
+use crate::snat::{SnatRule, Translation};
 use crate::suggest::nearest;
 use crate::{supported, sysctl};
 
@@ -54,6 +55,7 @@ pub(super) fn check(raw: raw::File, usable_cores: &[usize]) -> Result<Config, Wr
     let vlans = vlans(raw.vlan, &ports, &mut taken)?;
     let links: Vec<_> = links(&ports, &vlans).collect();
     let (marks, local_addresses) = (marks(raw.mark, &links)?, local_addresses(raw.local_address, &links)?);
+    let snat = snat(raw.snat, &links)?;
     let (routes, neighbours) = (routes(raw.route, &links)?, neighbours(raw.neighbour, &links)?);
     Ok(Config {
         control: control(raw.control)?,
@@ -64,6 +66,7 @@ pub(super) fn check(raw: raw::File, usable_cores: &[usize]) -> Result<Config, Wr
         sysctls: raw.sysctl.into_iter().map(sysctl).collect::<Result<_, _>>()?,
         marks,
         local_addresses,
+        snat,
         routes,
         neighbours,
         ports,
@@ -221,6 +224,28 @@ fn local_addresses(raw: Vec<raw::LocalAddress>, links: &Links<'_>) -> Result<Vec
         all.push(local);
     }
     Ok(all)
+}
+
+fn snat(raw: Vec<raw::Snat>, links: &Links<'_>) -> Result<Vec<SnatRule>, Wrong> {
+    let mut rules = Vec::new();
+    for raw in raw {
+        let at = Some(raw.translate_to.span());
+        let Some(translate_to) = read(Some(raw.translate_to), str::parse::<Translation>)? else { continue };
+        let rule = SnatRule {
+            translate_to,
+            protocol: read(raw.protocol, mark::protocol)?,
+            from: read(raw.from, mark::network)?,
+            to: read(raw.to, mark::network)?,
+            out_port: port_name(raw.out_port, links)?,
+            ports: read(raw.ports, str::parse::<PortRange>)?,
+        };
+        if rules.contains(&rule) {
+            return Err((at, Problem::GivenTwice(format!("the rule for SNAT {rule}"))));
+        }
+        rule.check().map_err(|refusal| (at, Problem::Mark(refusal.to_string())))?;
+        rules.push(rule);
+    }
+    Ok(rules)
 }
 
 fn read<T, E: ToString>(

@@ -28,6 +28,8 @@ pub(super) struct File {
     #[serde(default)]
     pub local_address: Vec<LocalAddress>,
     #[serde(default)]
+    pub snat: Vec<Snat>,
+    #[serde(default)]
     pub port: Vec<Port>,
     #[serde(default)]
     pub vlan: Vec<Vlan>,
@@ -153,6 +155,17 @@ pub(super) struct LocalAddress {
     pub addresses: Spanned<String>,
     pub service: Option<Spanned<String>>,
     pub port: Option<Spanned<String>>,
+    pub ports: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Snat {
+    pub translate_to: Spanned<String>,
+    pub protocol: Option<Spanned<String>>,
+    pub from: Option<Spanned<String>>,
+    pub to: Option<Spanned<String>>,
+    pub out_port: Option<Spanned<String>>,
     pub ports: Option<Spanned<String>>,
 }
 

@@ -32,6 +32,7 @@ fn the_least_file_gets_every_default() {
             sysctls: vec![],
             marks: vec![],
             local_addresses: vec![],
+            snat: vec![],
             ports: vec![Port {
                 name: "wan".into(),
                 device: "0000:3b:00.0".into(),
@@ -503,6 +504,43 @@ ports = "2000-2999"
         ("addresses = \"192.0.2.33\"\n[[local_address]]\naddresses = \"192.0.2.33/32\"", "toml:6: "),
     ] {
         let error = error(&file(&format!("[[local_address]]\n{given}")));
+        assert!(error.contains(expected), "{given}: {error}");
+    }
+}
+
+#[test]
+fn snat_rules_are_read() {
+    let file = |text: &str| {
+        format!("[workers]\ncores = [1]\n{text}\n[[port]]\nname = \"wan\"\ndevice = \"0000:3b:00.0\"\n")
+    };
+    let config = parse(&file(
+        r#"
+[[snat]]
+translate_to = "none"
+to = "10.0.0.0/8"
+[[snat]]
+translate_to = "198.51.100.40-198.51.100.44,198.51.100.48/30"
+protocol = "tcp"
+from = "192.0.2.0/24"
+out_port = "wan"
+ports = "2000-2999"
+[[snat]]
+translate_to = "masquerade"
+"#,
+    ))
+    .unwrap();
+    let all: Vec<_> = config.snat.iter().map(ToString::to_string).collect();
+    let second = "198.51.100.40-198.51.100.44,198.51.100.48/30 --protocol tcp --from 192.0.2.0/24 \
+                  --out-port wan --ports 2000-2999";
+    assert_eq!(all, ["none --to 10.0.0.0/8", second, "masquerade"]);
+    for (given, expected) in [
+        ("translate_to = \"masquerad\"", "toml:4: \"masquerad\" is not understood; did you mean masquerade?"),
+        ("translate_to = \"198.51.100.40\"\nout_port = \"wam\"", "toml:5: "),
+        ("translate_to = \"198.51.100.40\"\nfrom = \"2001:db8::/32\"", "toml:4: "),
+        ("translate_to = \"none\"\n[[snat]]\ntranslate_to = \"none\"", "toml:6: "),
+        ("from = \"192.0.2.0/24\"", "translate_to"),
+    ] {
+        let error = error(&file(&format!("[[snat]]\n{given}")));
         assert!(error.contains(expected), "{given}: {error}");
     }
 }

@@ -162,7 +162,11 @@ impl Session<'_> {
                     list::one(self.out, entry, format, self.names)?;
                 }
             }
-            (_, Reply::Connections { rows, .. }) => list::connections(self.out, &rows, format, self.names)?,
+            (_, Reply::Connections { mut rows, .. }) => {
+                // IPVS knows nothing of them, and no column says what they are.
+                rows.retain(|row| !row.snat);
+                list::connections(self.out, &rows, format, self.names)?;
+            }
             (_, Reply::Timeouts(timeouts)) => list::timeouts(self.out, timeouts)?,
             (_, Reply::Daemons(daemons)) => list::daemons(self.out, &daemons)?,
             (_, _) => return self.misunderstood(),

@@ -3,7 +3,7 @@
 use super::name::{DestinationName, ServiceName};
 use super::words::{
     Announce, Attributes, Checksum, Command, Daemon, Destination, DestinationWords, Encapsulation,
-    LocalAddress, Mark, Method, Role, Service, Stats, Sysctl, Timeout, Zero,
+    LocalAddress, Mark, Method, Role, Service, Snat, Stats, Sysctl, Timeout, Zero,
 };
 use super::{Failure, misunderstood};
 use crate::client::{CallError, Transport};
@@ -71,6 +71,11 @@ pub fn of(command: &Command, transport: &mut dyn Transport) -> Result<Option<Vec
         Command::LocalAddress(LocalAddress::Add(words)) => Change::AddLocalAddresses(words.addresses()),
         Command::LocalAddress(LocalAddress::Delete(words)) => Change::DeleteLocalAddresses(words.addresses()),
         Command::LocalAddress(LocalAddress::Clear(_)) => Change::ClearLocalAddresses,
+        Command::Snat(Snat::Add { words, position }) => {
+            Change::AddSnat { rule: words.rule(), position: *position }
+        }
+        Command::Snat(Snat::Delete(words)) => Change::DeleteSnat(words.rule()),
+        Command::Snat(Snat::Clear(_)) => Change::ClearSnat,
         Command::Daemon(Daemon::Start { role, interface, sync_id, max_length, group, port, ttl, .. }) => {
             Change::StartDaemon(SyncDaemon {
                 role: (*role).into(),

@@ -53,7 +53,8 @@ impl Session<'_> {
                     let mut rows = connections(t)?;
                     rows.retain(|row| {
                         matches(client, row.client)
-                            && matches(virtual_address, row.virtual_address)
+                            && (virtual_address.is_none()
+                                || !row.snat && matches(virtual_address, row.virtual_address))
                             && matches(destination, row.destination)
                             && state.as_ref().is_none_or(|state| state.eq_ignore_ascii_case(&row.state))
                     });
@@ -121,6 +122,17 @@ impl Session<'_> {
                     _ => Err(misunderstood()),
                 },
                 |out, all| print_local_addresses(out, all),
+            ),
+            Command::Snat(words::Snat::List(output)) => self.show(
+                output,
+                |t| match t.call(&Request::Snat)? {
+                    Reply::Snat(rules) => {
+                        let rules = rules.into_iter().enumerate();
+                        Ok(rules.map(|(place, entry)| shape::Snat::new(place, entry)).collect::<Vec<_>>())
+                    }
+                    _ => Err(misunderstood()),
+                },
+                |out, rules| print_snat(out, rules),
             ),
             Command::Daemon(words::Daemon::List(output)) => self.show(
                 output,
@@ -332,7 +344,7 @@ fn print_connections(out: Out<'_>, rows: &[Connection]) -> io::Result<()> {
             c.state.clone(),
             format!("{} s", c.expires_seconds),
             c.client.to_string(),
-            c.virtual_address.to_string(),
+            if c.snat { "-".to_owned() } else { c.virtual_address.to_string() },
             c.local.map_or_else(|| "-".to_owned(), |local| local.to_string()),
             c.destination.to_string(),
             c.engine.as_ref().map(|e| format!("{} {}", e.name, e.data)).unwrap_or_default(),
@@ -414,6 +426,45 @@ fn print_local_addresses(out: Out<'_>, all: &[shape::LocalAddresses]) -> io::Res
         [local.addresses.to_string(), text(&ports), text(&local.service), text(&local.port)]
     };
     table::print(out, ["LOCAL ADDRESSES", "PORTS", "SERVICE", "DIRECTOR'S PORT"], all.iter().map(row))
+}
+
+fn print_snat(out: Out<'_>, rules: &[shape::Snat]) -> io::Result<()> {
+    let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let row = |rule: &shape::Snat| {
+        [
+            rule.position.to_string(),
+            rule.translate_to.to_string(),
+            text(rule.ports.map(|ports| ports.to_string())),
+            text(rule.protocol.map(|protocol| protocol.to_string().to_lowercase())),
+            text(rule.from.map(|network| network.to_string())),
+            text(rule.to.map(|network| network.to_string())),
+            text(rule.out_port.clone()),
+            rule.active.to_string(),
+            rule.inactive.to_string(),
+            rule.stats.connections.to_string(),
+            rule.stats.out_packets.to_string(),
+            rule.stats.in_packets.to_string(),
+            rule.stats.out_bytes.to_string(),
+            rule.stats.in_bytes.to_string(),
+        ]
+    };
+    let headings = [
+        "#RULE",
+        "TRANSLATE TO",
+        "PORTS",
+        "PROTOCOL",
+        "FROM",
+        "TO",
+        "LEAVES BY",
+        "#ACTIVE",
+        "#INACTIVE",
+        "#CONNECTIONS",
+        "#PACKETS OUT",
+        "#PACKETS IN",
+        "#BYTES OUT",
+        "#BYTES IN",
+    ];
+    table::print(out, headings, rules.iter().map(row))
 }
 
 fn print_schedulers(out: Out<'_>, schedulers: &[SchedulerEntry]) -> io::Result<()> {

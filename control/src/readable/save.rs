@@ -36,6 +36,7 @@ pub fn full(out: &mut dyn Write, configuration: &Configuration) -> io::Result<()
     writeln!(out, "--set {} {} {}", times.tcp, times.tcp_fin, times.udp)?;
     configuration.marks.iter().try_for_each(|rule| writeln!(out, "mark add {rule}"))?;
     configuration.local_addresses.iter().try_for_each(|local| writeln!(out, "local-address add {local}"))?;
+    configuration.snat.iter().try_for_each(|rule| writeln!(out, "snat add {rule}"))?;
     for service in &configuration.services {
         let key = service.service.service;
         let name = save::option(&key);
@@ -193,6 +194,7 @@ impl Session<'_> {
             changes.add(Change::ResetSysctls, None);
             changes.add(Change::ClearMarks, None);
             changes.add(Change::ClearLocalAddresses, None);
+            changes.add(Change::ClearSnat, None);
         }
         Ok(())
     }
@@ -231,11 +233,13 @@ impl Changes {
     }
 
     fn add_configuration(&mut self, configuration: Configuration) {
-        let Configuration { services, timeouts, daemons, sysctls, marks, local_addresses } = configuration;
+        let Configuration { services, timeouts, daemons, sysctls, marks, local_addresses, snat } =
+            configuration;
         sysctls.into_iter().for_each(|(name, value)| self.add(Change::SetSysctl { name, value }, None));
         self.add(Change::SetTimeouts(timeouts), None);
         marks.into_iter().for_each(|rule| self.add(Change::AddMark(rule), None));
         local_addresses.into_iter().for_each(|local| self.add(Change::AddLocalAddresses(local), None));
+        snat.into_iter().for_each(|rule| self.add(Change::AddSnat { rule, position: None }, None));
         for service in services {
             let key = service.service.service;
             self.add(Change::AddService(service.service), None);

@@ -14,6 +14,7 @@ use crate::model::{
 };
 use crate::protocol::{DestinationEntry, ServiceEntry};
 use crate::running::{ConnectionRow, EngineData};
+use crate::snat::{SnatEntry, SnatRule, Translation};
 
 /// A service.
 #[derive(Clone, Debug, Serialize)]
@@ -122,8 +123,11 @@ pub struct Connection {
     pub virtual_address: SocketAddr,
     /// The destination.
     pub destination: SocketAddr,
-    /// What the destination takes for the client, by FULLNAT.
+    /// What the destination takes for the client, by FULLNAT and SNAT.
     pub local: Option<SocketAddr>,
+    /// True for one by SNAT, which a server has opened: the server is the client, and the host outside both virtual address and
+    /// destination.
+    pub snat: bool,
     /// Of a template that a persistence engine made.
     pub engine: Option<EngineData>,
 }
@@ -146,6 +150,41 @@ impl From<local::LocalAddresses> for LocalAddresses {
         let local::LocalAddresses { addresses, service, port, ports } = from;
         let service = service.map(|service| ServiceName(service).to_string());
         Self { addresses, ports, service, port }
+    }
+}
+
+/// A SNAT rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snat {
+    /// Its place among the rules, from 1.
+    pub position: usize,
+    /// What connections' sources become: `none`, `masquerade`, or addresses.
+    pub translate_to: Translation,
+    /// The ports to be used; `None` for 1024 to 65535, and for masquerading 61000 to 65535.
+    pub ports: Option<PortRange>,
+    /// The protocol; `None` for each.
+    pub protocol: Option<Protocol>,
+    /// The network that connections come from; `None` for each.
+    pub from: Option<IpNet>,
+    /// The network that they go to; `None` for each.
+    pub to: Option<IpNet>,
+    /// The name of director's port by which they leave; `None` for each.
+    pub out_port: Option<String>,
+    /// Active connections.
+    pub active: u32,
+    /// Other connections.
+    pub inactive: u32,
+    /// Counted since it was added: `out` what servers send, `in` what they get.
+    pub stats: Stats,
+}
+
+impl Snat {
+    /// The rule at this place, from 0.
+    pub fn new(place: usize, entry: SnatEntry) -> Self {
+        let SnatEntry { rule, active, inactive, stats } = entry;
+        let SnatRule { translate_to, protocol, from, to, out_port, ports } = rule;
+        let position = place + 1;
+        Self { position, translate_to, ports, protocol, from, to, out_port, active, inactive, stats }
     }
 }
 
@@ -224,8 +263,17 @@ impl Destination {
 
 impl From<ConnectionRow> for Connection {
     fn from(row: ConnectionRow) -> Self {
-        let ConnectionRow { protocol, state, expires, client, virtual_address, destination, local, engine } =
-            row;
+        let ConnectionRow {
+            protocol,
+            state,
+            expires,
+            client,
+            virtual_address,
+            destination,
+            local,
+            snat,
+            engine,
+        } = row;
         Self {
             protocol,
             state,
@@ -234,6 +282,7 @@ impl From<ConnectionRow> for Connection {
             virtual_address,
             destination,
             local,
+            snat,
             engine,
         }
     }

@@ -13,8 +13,8 @@ pub use services::{
     Service, Stats, Zero,
 };
 pub use settings::{
-    Daemon, LocalAddress, LocalAddressWords, Mark, MarkWords, Network, Restore, Role, Save, Scheduler,
-    Sysctl, SysctlName, Timeout,
+    Daemon, LocalAddress, LocalAddressWords, Mark, MarkWords, Network, Restore, Role, Save, Scheduler, Snat,
+    SnatWords, Sysctl, SysctlName, Timeout,
 };
 
 /// Drives a director.
@@ -67,6 +67,9 @@ pub enum Command {
     /// Local addresses, which servers by fullnat take for their clients'
     #[command(subcommand, visible_alias = "laddr")]
     LocalAddress(LocalAddress),
+    /// SNAT rules, for connections that servers open outward
+    #[command(subcommand)]
+    Snat(Snat),
     /// Schedulers
     #[command(subcommand)]
     Scheduler(Scheduler),
@@ -139,6 +142,11 @@ impl Command {
                 | LocalAddress::Delete(LocalAddressWords { json, .. })
                 | LocalAddress::Clear(json),
             )
+            | Self::Snat(
+                Snat::Add { words: SnatWords { json, .. }, .. }
+                | Snat::Delete(SnatWords { json, .. })
+                | Snat::Clear(json),
+            )
             | Self::Daemon(Daemon::Start { json, .. } | Daemon::Stop { json, .. })
             | Self::Restore(Restore { json, .. }) => json.json,
             Self::Destination(Destination::Add(words) | Destination::Edit(words)) => words.json.json,
@@ -150,6 +158,7 @@ impl Command {
             | Self::Sysctl(Sysctl::List { output, .. } | Sysctl::Get { output, .. })
             | Self::Mark(Mark::List(output))
             | Self::LocalAddress(LocalAddress::List(output))
+            | Self::Snat(Snat::List(output))
             | Self::Scheduler(Scheduler::List(output))
             | Self::Daemon(Daemon::List(output))
             | Self::Network(Network::List(output))

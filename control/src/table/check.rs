@@ -66,11 +66,17 @@ impl ServiceTable {
                 let exists = self.local_addresses.contains(local);
                 if exists { Ok(()) } else { Err(Refusal::NoSuchLocalAddress) }
             }
+            Change::AddSnat { rule, position } => self.check_snat(rule, *position),
+            Change::DeleteSnat(rule) => {
+                let exists = self.snat.iter().any(|snat| snat.rule() == rule);
+                if exists { Ok(()) } else { Err(Refusal::NoSuchSnat) }
+            }
             Change::Clear
             | Change::ZeroAll
             | Change::ResetSysctls
             | Change::ClearMarks
-            | Change::ClearLocalAddresses => Ok(()),
+            | Change::ClearLocalAddresses
+            | Change::ClearSnat => Ok(()),
         }
     }
 
@@ -86,10 +92,7 @@ impl ServiceTable {
         if !is_unicast(spec.address) {
             return Err(Refusal::Invalid);
         }
-        if self.free_destinations.is_empty() && self.destinations.len() as u64 >= u64::from(self.limit) {
-            return Err(Refusal::NoMemory);
-        }
-        Ok(())
+        if self.has_free_id() { Ok(()) } else { Err(Refusal::NoMemory) }
     }
 
     fn check_destination(&self, key: &VirtualService, spec: &DestinationSpec) -> Result<(), Refusal> {

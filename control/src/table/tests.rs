@@ -217,3 +217,66 @@ fn what_the_words_cannot_say_is_refused_too() {
     let change = Change::AddDestination { service: service(), destination: heavy };
     assert_eq!(case.apply(&change), Err(Refusal::OutOfRange));
 }
+
+fn snat(addresses: &str) -> crate::snat::SnatRule {
+    crate::snat::SnatRule::new(addresses.parse().unwrap())
+}
+
+fn add_snat(addresses: &str, position: Option<u32>) -> Change {
+    Change::AddSnat { rule: snat(addresses), position }
+}
+
+#[test]
+fn snat_rules_have_an_order() {
+    let mut case = Case::new(8);
+    for (addresses, position) in
+        [("192.0.2.1", None), ("192.0.2.2", Some(1)), ("none", Some(2)), ("192.0.2.4", Some(4))]
+    {
+        case.apply(&add_snat(addresses, position)).unwrap();
+    }
+    let order =
+        |case: &Case| case.table.snat().iter().map(|s| s.rule().to_string()).collect::<Vec<_>>().join(" ");
+    assert_eq!(order(&case), "192.0.2.2 none 192.0.2.1 192.0.2.4");
+    for (change, refusal) in [
+        (add_snat("192.0.2.1", None), "already exists"),
+        (add_snat("192.0.2.9", Some(6)), "a position is"),
+        (add_snat("192.0.2.9", Some(0)), "a position is"),
+        (add_snat("127.0.0.1", None), "Not a SNAT rule"),
+        (Change::DeleteSnat(snat("192.0.2.9")), "No such"),
+    ] {
+        let error = case.apply(&change).unwrap_err().to_string();
+        assert!(error.contains(refusal), "{error}");
+    }
+    case.apply(&Change::DeleteSnat(snat("none"))).unwrap();
+    assert_eq!(order(&case), "192.0.2.2 192.0.2.1 192.0.2.4");
+    case.apply(&Change::ClearSnat).unwrap();
+    assert_eq!(order(&case), "");
+}
+
+/// Its connections go on, and count for nobody else.
+#[test]
+fn a_deleted_snat_rule_keeps_its_place_while_it_has_connections() {
+    let mut case = with_service(2);
+    case.apply(&add_snat("192.0.2.1", None)).unwrap();
+    let id = case.table.snat()[0].id();
+    case.count(id, 3);
+    case.set_active(id, 1);
+    let entries = |case: &Case| {
+        let counters = &case.counters;
+        case.table.snat_entries(&|id| counters.borrow().get(&id.0).copied().unwrap_or_default())
+    };
+    let [entry] = &entries(&case)[..] else { panic!() };
+    assert_eq!((entry.active, entry.stats.connections), (1, 3));
+    case.apply(&Change::DeleteSnat(snat("192.0.2.1"))).unwrap();
+    case.expire(1000);
+    assert_ne!(case.add(1).unwrap(), id);
+    assert_eq!(case.add(2), Err(Refusal::NoMemory));
+    assert_eq!(case.apply(&add_snat("192.0.2.2", None)), Err(Refusal::NoMemory));
+    // Back again it has what it had.
+    case.apply(&add_snat("192.0.2.1", None)).unwrap();
+    assert_eq!((case.table.snat()[0].id(), entries(&case)[0].stats.connections), (id, 3));
+    case.apply(&Change::ClearSnat).unwrap();
+    case.set_active(id, 0);
+    case.expire(1001);
+    assert_eq!(case.add(2).unwrap(), id);
+}

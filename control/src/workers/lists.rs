@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use dataplane::conn::View;
+use dataplane::conn::{Method, View};
 use dataplane::counters::{Drop, Totals};
 use dataplane::network::{MacAddr, Network, PortId, Way};
 use dataplane::packet::protocol;
@@ -27,6 +27,7 @@ pub(super) fn connection(view: View) -> ConnectionRow {
         virtual_address: SocketAddr::from(view.flow.destination()),
         destination: SocketAddr::from(view.server),
         local: view.local.map(SocketAddr::from),
+        snat: view.method == Method::Snat,
         engine: view.note.map(|note| EngineData {
             name: ENGINES[0].to_owned(),
             data: String::from_utf8_lossy(&note.data).into_owned(),

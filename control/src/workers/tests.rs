@@ -558,3 +558,42 @@ fn a_server_by_fullnat_sees_a_local_address_as_soon_as_there_is_one() {
         Err("director has no port lan (lbctl ports)".into())
     );
 }
+
+/// In place of a deleted destination, whose connections' packets were dropped.
+#[test]
+fn snat_rules_act_as_soon_as_they_are_there() {
+    let mut scene = Scene::for_destinations(1);
+    let spec = ServiceSpec { scheduler: "rr".into(), ..ServiceSpec::new(key()) };
+    let overloaded = DestinationSpec { upper_threshold: 1, weight: 0, ..server(101, 1) };
+    scene.change(Change::AddService(spec)).unwrap();
+    scene.change(Change::AddDestination { service: key(), destination: overloaded }).unwrap();
+    scene.change(Change::Clear).unwrap();
+    for seconds in [0, 121] {
+        let later = Instant::now() + Duration::from_secs(seconds);
+        scene.director.tick(later);
+    }
+    assert_eq!(scene.connect(), None);
+    let rule = SnatRule::new("192.0.2.33".parse().unwrap());
+    let elsewhere = SnatRule { out_port: Some("wan".into()), ..rule.clone() };
+    assert_eq!(
+        scene.change(Change::AddSnat { rule: elsewhere, position: None }),
+        Err("director has no port wan (lbctl ports)".into())
+    );
+    scene.change(Change::AddSnat { rule: rule.clone(), position: None }).unwrap();
+    assert_eq!(scene.connect_many(3), [VIP.octets()[3]; 3]);
+    let rows = |scene: &Scene| {
+        let mut rows = Vec::new();
+        scene
+            .director
+            .dataplane()
+            .connections(&mut |row| rows.push((row.snat, row.local.map(|local| local.ip()))));
+        rows
+    };
+    assert_eq!(rows(&scene), [(true, Some(IpAddr::from([192, 0, 2, 33]))); 3]);
+    let Ok(Reply::Snat(entries)) = scene.request(&Request::Snat) else { panic!() };
+    let [entry] = &entries[..] else { panic!() };
+    assert_eq!((entry.active, entry.stats.connections, entry.stats.out_packets), (3, 3, 3));
+    // Its connections go on without it, and there are no new ones.
+    scene.change(Change::DeleteSnat(rule.clone())).unwrap();
+    assert_eq!((scene.connect(), scene.send(2, 0x10)), (None, Some(VIP.octets()[3])));
+}

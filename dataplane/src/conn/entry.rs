@@ -47,13 +47,17 @@ pub enum Method {
     Local = 4,
     /// Past a service without a server (cache_bypass): the packet goes on to its own address.
     Bypass = 5,
+    /// SNAT, opened outward by a server: its address and port are replaced by one of ours on the way out, and put back on the
+    /// way in ([`crate::snat`]). The server is the connection's client, and the host outside both its virtual address and its
+    /// real server.
+    Snat = 7,
 }
 
 impl Method {
     /// True where replies come back through the director and are looked up from the server's side.
     #[inline]
     pub fn sees_replies(self) -> bool {
-        matches!(self, Method::Nat | Method::FullNat)
+        matches!(self, Method::Nat | Method::FullNat | Method::Snat)
     }
 
     /// True where more than the frame's bytes may change, or nothing of it.
@@ -388,6 +392,7 @@ impl Entry {
             2 => Method::Tunnel,
             4 => Method::Local,
             5 => Method::Bypass,
+            7 => Method::Snat,
             _ => Method::FullNat,
         }
     }

@@ -1,12 +1,12 @@
 //! ICMP errors about a connection's packets: translated as those packets are, so that who sent one finds in the error what it
 //! sent. From one family into the other they are [`translate`](super::translate)d. By NAT that is an address of the error itself and, in the packet that it quotes, the same address on the other side, its port
-//! and the checksums; by FULLNAT both ends of the quoted packet; by direct routing and in a tunnel only the error's time to live.
+//! and the checksums; by FULLNAT both ends of the quoted packet; by SNAT the one that is inside; by direct routing and in a tunnel only the error's time to live.
 
 use std::net::IpAddr;
 
 use super::local::set_address;
 use crate::conn::entry::Entry;
-use crate::conn::{ConnectionTable, Direction, Inside};
+use crate::conn::{ConnectionTable, Direction, Inside, Method};
 use crate::counters::Drop;
 use crate::packet::checksum::{self, Difference};
 use crate::packet::ipv4::{self, Side};
@@ -39,6 +39,11 @@ pub(crate) fn translate(
     let (flow, server) = (table.flow(entry), table.server(entry));
     let to = super::next(table, entry, direction);
     let local = table.inside(entry).map(Inside::local);
+    if entry.method() == Method::Snat {
+        let local = local.ok_or(Drop::NoLocalAddress)?;
+        rewrite_by_snat(ip, (error, quoted), direction, local, flow.source()).ok_or(Drop::Truncated)?;
+        return Ok(to);
+    }
     let ends = match direction {
         Direction::ToServer => [Some((Side::Destination, server)), None],
         Direction::ToClient => {
@@ -51,6 +56,25 @@ pub(crate) fn translate(
         rewrite(ip, error, quoted, ends, quoted_only).ok_or(Drop::Truncated)?;
     }
     Ok(to)
+}
+
+/// By SNAT, as Linux does for what is routed: what whoever sends the error from outside is called stays what it is, and who sends one from
+/// inside, be it a router there, is taken for the server's address outside.
+fn rewrite_by_snat(
+    ip: &mut [u8],
+    (error, quoted): (&IcmpError, &Quoted),
+    direction: Direction,
+    local: End,
+    inside: End,
+) -> Option<()> {
+    let ip = ip.get_mut(..error.length)?;
+    let ((side, address), (quoted_side, end)) = match direction {
+        Direction::ToServer => ((Side::Source, local.0), (Side::Destination, local)),
+        Direction::ToClient => ((Side::Destination, inside.0), (Side::Source, inside)),
+    };
+    set_address(ip, side, address)?;
+    set_end(ip.get_mut(error.quote()..)?, quoted, quoted_side, end)?;
+    set_checksum(ip, error)
 }
 
 /// One end of packets: address, port.

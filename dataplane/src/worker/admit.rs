@@ -82,7 +82,7 @@ impl<W: Wire> Balancer<W> {
             _ => sysctls.sloppy_tcp,
         };
         if is_reset || !(is_sloppy || packet.flags.any(Flags::SYN)) {
-            return Err(Verdict::ToKernel);
+            return self.outward(packet, port, Some(packet.flags), now);
         }
         self.schedule(packet, (frame, port), Some(packet.flags), now)
     }
@@ -110,7 +110,9 @@ impl<W: Wire> Balancer<W> {
     ) -> Result<Found, Verdict> {
         let Snapshot { services, timeouts, sysctls, defence, locals, .. } = self.snapshot.current();
         let flow = packet.flow;
-        let found = services.find(flow, port).ok_or(Verdict::ToKernel)?;
+        let Some(found) = services.find(flow, port) else {
+            return self.outward(packet, port, flags, now);
+        };
         let service = found.service;
         let is_martian = match flow.source().0 {
             IpAddr::V4(address) => ipv4::is_martian_source(address.into()),

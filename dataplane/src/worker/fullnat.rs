@@ -2,6 +2,7 @@
 
 use super::Balancer;
 use super::across::is_across;
+use super::snat::teller;
 use crate::conn::entry::Entry;
 use crate::conn::{
     Announce, ConnectionTable, Connections, Direction, Index, NewConnection, OpenError, Timeouts,
@@ -22,7 +23,7 @@ impl Draws {
         Self(secret)
     }
 
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(1);
         locals::mix(self.0, 0)
     }
@@ -67,7 +68,9 @@ impl<W: Wire> Balancer<W> {
         };
         let data = frame.data_mut();
         let sent = match packet.forward_by_fullnat(data, table, entry, direction) {
-            Err(reason) => return self.refuse(frame, (&packet.any(), direction), reason, now),
+            Err(reason) => {
+                return self.refuse(frame, (&packet.any(), teller(entry, direction)), reason, now);
+            }
             Ok(()) => {
                 ethernet::set_addresses(data, adjacency.addresses());
                 self.egress.queue(frame, adjacency.port())

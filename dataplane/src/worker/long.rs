@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Balancer;
+use super::snat::teller;
 use crate::conn::entry::Entry;
 use crate::conn::{ConnectionTable, Direction};
 use crate::counters::Drop;
@@ -62,7 +63,7 @@ impl<W: Wire> Balancer<W> {
         let Snapshot { network, .. } = self.snapshot.current();
         let sent = match change(&mut frame) {
             Ok(to) => self.egress.send(frame, || to, (entry, direction), network, now),
-            Err(reason) => return self.refuse(frame, (packet, direction), reason, now),
+            Err(reason) => return self.refuse(frame, (packet, teller(entry, direction)), reason, now),
         };
         match sent {
             Err(Drop::NoRoute) => self.counters.dropped(self.without_route(table, (entry, direction))),
@@ -101,7 +102,7 @@ impl<W: Wire> Balancer<W> {
         let ip = frame.data().get(ethernet::HEADER..).unwrap_or_default();
         if !fragment::may_be_made_of(ip) {
             let mtu = mtu.try_into().unwrap_or(u16::MAX);
-            return self.tell_length(frame, (packet, direction), mtu, now);
+            return self.tell_length(frame, (packet, teller(entry, direction)), mtu, now);
         }
         let identification = ip.get(4..6).map_or(0, |bytes| read_u16(bytes, 0));
         if !unpad(&mut frame, packet) {
@@ -112,7 +113,7 @@ impl<W: Wire> Balancer<W> {
                 let way = (to, Some((entry, direction)));
                 self.send_in_pieces(&frame, (mtu, identification), way, now);
             }
-            Err(reason) => self.refuse(frame, (packet, direction), reason, now),
+            Err(reason) => self.refuse(frame, (packet, teller(entry, direction)), reason, now),
         }
     }
 

@@ -29,6 +29,7 @@ mod ipv6;
 mod local;
 mod long;
 mod persist;
+mod snat;
 mod tunnel;
 mod vlans;
 

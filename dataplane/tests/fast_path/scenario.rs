@@ -101,6 +101,7 @@ impl fmt::Display for Way {
             Method::FullNat => "fullnat",
             Method::Local => "local",
             Method::Bypass => "bypass",
+            Method::Snat => "snat",
         };
         let transport = |transport| match transport {
             Transport::Tcp => "tcp",

@@ -22,6 +22,7 @@ mod ranges;
 mod rules;
 mod silence;
 mod sip;
+mod snat;
 mod statistics;
 mod tunnels;
 mod two_workers;

@@ -12,6 +12,7 @@ use super::{Json, Output};
 use crate::local::LocalAddresses;
 use crate::mark::{self, MarkRule};
 use crate::model::{PortRange, Protocol};
+use crate::snat::{SnatRule, Translation};
 use crate::sysctl;
 
 /// `lbctl timeout`.
@@ -232,6 +233,69 @@ impl LocalAddressWords {
         let Self { addresses, service, port, ports, json: _ } = self;
         let service = service.map(|ServiceName(service)| service);
         LocalAddresses { addresses: *addresses, service, port: port.clone(), ports: *ports }
+    }
+}
+
+/// `lbctl snat`.
+#[derive(Debug, Subcommand)]
+pub enum Snat {
+    /// List SNAT rules, in the order in which they are asked, with what they have counted
+    #[command(visible_alias = "ls")]
+    List(Output),
+    /// Add a rule; the first that takes a connection decides
+    Add {
+        /// The rule.
+        #[command(flatten)]
+        words: SnatWords,
+        /// The place that it is to have, from 1 [default: behind all others]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        position: Option<u32>,
+    },
+    /// Delete the rule that says all of this and no more; its connections go on
+    Delete(SnatWords),
+    /// Delete every rule
+    Clear(Json),
+}
+
+/// A SNAT rule. What is not named is not looked at.
+#[derive(Debug, Args)]
+pub struct SnatWords {
+    /// The source that connections get: addresses, as 198.51.100.40, 198.51.100.40-198.51.100.47 or 198.51.100.40/29, with
+    /// commas between several; `masquerade` for the one that Linux would send from; `none` to leave them to Linux
+    #[arg(value_name = "ADDRESSES", value_parser = str::parse::<Translation>)]
+    pub translate_to: Translation,
+    /// tcp, udp or sctp
+    #[arg(long, value_parser = mark::protocol)]
+    pub protocol: Option<Protocol>,
+    /// The network that connections come from
+    #[arg(long, value_name = "NETWORK", value_parser = mark::network)]
+    pub from: Option<IpNet>,
+    /// The network that they go to
+    #[arg(long, value_name = "NETWORK", value_parser = mark::network)]
+    pub to: Option<IpNet>,
+    /// The name of director's port by which they leave
+    #[arg(long, value_name = "NAME")]
+    pub out_port: Option<String>,
+    /// The ports to be used [default: 1024-65535; with masquerade 61000-65535]
+    #[arg(long, value_name = "PORTS")]
+    pub ports: Option<PortRange>,
+    /// How to answer.
+    #[command(flatten)]
+    pub json: Json,
+}
+
+impl SnatWords {
+    /// The rule.
+    pub fn rule(&self) -> SnatRule {
+        let Self { translate_to, protocol, from, to, out_port, ports, json: _ } = self;
+        SnatRule {
+            translate_to: translate_to.clone(),
+            protocol: *protocol,
+            from: *from,
+            to: *to,
+            out_port: out_port.clone(),
+            ports: *ports,
+        }
     }
 }
 

@@ -171,7 +171,7 @@ pub(super) fn fragments(whole: &[u8], ends: &[usize]) -> Vec<Vec<u8>> {
 }
 
 /// What was sent, put together again.
-fn whole(sent: &[(usize, MemoryFrame)]) -> (usize, MemoryFrame) {
+pub(super) fn whole(sent: &[(usize, MemoryFrame)]) -> (usize, MemoryFrame) {
     let mut whole = sent[0].1.data()[..34].to_vec();
     for (_, frame) in sent {
         let ip = Ipv4::new(&frame.data()[14..], frame.len() - 14).unwrap();

@@ -15,6 +15,7 @@ use dataplane::counters::{Drop, WorkerCounters};
 use dataplane::destination::Destinations;
 use dataplane::forward::tunnel::Kind;
 use dataplane::fragments::{NOTES, Notes};
+use dataplane::locals::{Block, Locals, Pool};
 use dataplane::network::{Adjacency, LocalAddress, Network, NextHop, PortId, Sources};
 use dataplane::packet::protocol;
 use dataplane::schedule::{self, Summary};
@@ -29,7 +30,9 @@ use dpdk_sys::{Mbuf, tsc};
 use crate::Mode;
 use crate::check::check;
 use crate::generator::{Generator, Order};
-use crate::traffic::{self, DIRECTOR, GATEWAY, GATEWAY_ADDRESS, Phase, Protocol, SERVERS, Sender, Stream};
+use crate::traffic::{
+    self, Answer, DIRECTOR, GATEWAY, GATEWAY_ADDRESS, LOCALS, Phase, Protocol, SERVERS, Sender, Stream,
+};
 
 /// One frame in how many may be lost. Connections that the table has no room for are refused, which is a figure of the
 /// report; with more than these a figure in cycles would be one of dropping.
@@ -73,6 +76,7 @@ impl Site {
         let network = network()?;
         let snapshot = Arc::new(Snapshot {
             tunnels: Arc::new(tunnels(&network)),
+            locals: Arc::new(locals()?),
             network: Arc::new(network),
             services: Arc::new(services),
             ..Snapshot::default()
@@ -109,7 +113,7 @@ pub struct Director<W: Wire = Generator> {
 
 impl Director {
     /// A director with one worker that forwards by `method`, schedules by `scheduler`, and has room for `capacity`
-    /// connections.
+    /// connections, of which each takes two entries by FULLNAT.
     pub fn new(
         method: Method,
         scheduler: &str,
@@ -118,7 +122,8 @@ impl Director {
         hertz: u64,
     ) -> anyhow::Result<Self> {
         let services = services(method, scheduler)?;
-        let (_, mut seats) = Site::new(services, capacity, 2 * usize::from(SERVERS), 1)?;
+        let entries = if method == Method::FullNat { 2 * capacity } else { capacity };
+        let (_, mut seats) = Site::new(services, entries, 2 * usize::from(SERVERS), 1)?;
         let seat = seats.pop().context("no place for the one worker")?;
         Ok(Self::on(seat, generator.clone(), generator, method, hertz))
     }
@@ -180,6 +185,28 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
         self.open_some(protocol, 0..flows)
     }
 
+    /// As [`Director::open`], by FULLNAT: where servers answer to, in no order.
+    pub fn open_fullnat(&mut self, protocol: Protocol, flows: u32) -> anyhow::Result<Rc<[Answer]>> {
+        let from_clients = |phase| Stream::new(protocol, Sender::Clients, phase, 60);
+        let answers = Rc::new(RefCell::new(Vec::with_capacity(flows as usize)));
+        let listener = answers.clone();
+        self.generator.listen(Some(Box::new(move |frame| {
+            let answer = traffic::headers(frame).ok().and_then(|headers| headers.answer());
+            listener.borrow_mut().extend(answer);
+        })));
+        self.pass(from_clients(Phase::Opening)?, Order::InTurn(0), flows as usize)?;
+        self.generator.listen(None);
+
+        let mut answers = answers.take();
+        self.turns = answers.iter().take(SERVERS.into()).map(|answer| answer.server).collect();
+        fastrand::shuffle(&mut answers);
+        let answers: Rc<[_]> = answers.into();
+        let replies = Stream::new(protocol, Sender::Answering(&answers), Phase::Opening, 60)?;
+        self.pass(replies, Order::InTurn(0), answers.len())?;
+        self.pass(from_clients(Phase::Established)?, Order::InTurn(0), flows as usize)?;
+        Ok(answers)
+    }
+
     /// As [`Director::open`]. The first of `flows` is a multiple of the number of servers, so that turns begin with it.
     pub fn open_some(&mut self, protocol: Protocol, flows: Range<u32>) -> anyhow::Result<()> {
         let bytes = 60;
@@ -218,7 +245,7 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
     }
 
     /// Sends some frames and checks every one that comes back.
-    pub fn check(&mut self, stream: Stream, mode: Mode, flows: u32) -> anyhow::Result<()> {
+    pub fn check(&mut self, stream: Stream, mode: Mode, order: Order) -> anyhow::Result<()> {
         let (count, lost) = (4096, self.lost());
         let outcome = Rc::new(RefCell::new((0, Ok(()))));
         let (listener, turns, refused) = (outcome.clone(), self.turns.clone(), self.refused.clone());
@@ -229,7 +256,7 @@ impl<W: Wire<Frame = Mbuf>> Director<W> {
                 *result = check(frame, mode, &turns, &refused).with_context(|| format!("in {frame:02x?}"));
             }
         })));
-        self.pass(stream, Order::Random(flows), count)?;
+        self.pass(stream, order, count)?;
         self.generator.listen(None);
         let (seen, result) = outcome.replace((0, Ok(())));
         let lost = self.lost() - lost;
@@ -305,6 +332,19 @@ fn network() -> anyhow::Result<Network> {
         neighbour(address.into(), mac);
     }
     Ok(network)
+}
+
+/// Local addresses for the destinations of [`services`], which only those of [`Method::FullNat`] use.
+fn locals() -> anyhow::Result<Locals> {
+    let (first, count) = LOCALS;
+    let block = |n: u8| Block {
+        address: IpAddr::from((u32::from(first) + u32::from(n)).to_be_bytes()),
+        first_port: 1024,
+        last_port: u16::MAX,
+    };
+    let pool = Pool::new((0..count).map(block).collect());
+    let pool = Arc::new(pool.ok().context("a pool without local addresses")?);
+    Ok(Locals::new((0..2 * SERVERS).map(|id| (id.into(), pool.clone()))))
 }
 
 /// Tunnels to the destinations of [`services`], which only those of [`Method::Tunnel`] use.

@@ -23,6 +23,13 @@ pub enum Order {
     InTurn(u32),
     /// Each of the flows below this number as likely as any other.
     Random(u32),
+    /// One after the other, from 0 up to this number, over and over.
+    Round {
+        /// The next one.
+        next: u32,
+        /// How many.
+        flows: u32,
+    },
     /// Each of so many flows from `first` on as likely as any other.
     Among {
         /// The lowest number.
@@ -59,6 +66,11 @@ impl State {
             Order::InTurn(next) => {
                 let flow = *next;
                 *next += 1;
+                flow
+            }
+            Order::Round { next, flows } => {
+                let flow = *next;
+                *next = if flow + 1 < *flows { flow + 1 } else { 0 };
                 flow
             }
             Order::Random(flows) => self.random.u32(..*flows),

@@ -19,6 +19,9 @@ const SCHEDULER: &str = "rr";
 /// Bytes that a connection takes at most, in entries, buckets and timers, rounded up.
 const BYTES_PER_CONNECTION: u64 = 256;
 
+/// Tables with a connection for each flow that there are at once; by FULLNAT one takes two entries.
+const TABLES: u64 = 6;
+
 /// Milliseconds that it takes to open so many flows.
 fn opening(flows: u32) -> u64 {
     50 + u64::from(flows) / 1000
@@ -40,7 +43,7 @@ pub fn expected(bench: &Bench) -> u64 {
 pub fn run(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progress) {
     for &protocol in &bench.protocols {
         for &flows in &bench.flows {
-            let needed = 4 * u64::from(flows) * BYTES_PER_CONNECTION;
+            let needed = TABLES * u64::from(flows) * BYTES_PER_CONNECTION;
             if machine::available_memory().is_some_and(|available| available < needed) {
                 report.note(format!("inprocess: {flows} flows left out; they need {needed} bytes of memory"));
                 continue;
@@ -88,6 +91,13 @@ fn measure(
         director.open(protocol, flows)?;
         director
     };
+    // In no order, as the other modes' flows come.
+    let mut fullnat = {
+        progress.say(format!("inprocess {}: opening {flows} flows, fullnat", protocol.name()));
+        let generator = Generator::new(pool.clone(), blank.clone());
+        Director::new(Method::FullNat, SCHEDULER, capacity, generator, bench.hertz)?
+    };
+    let answers = fullnat.open_fullnat(protocol, flows)?;
     let mut swapper = Generator::new(pool.clone(), blank.clone());
     let generator = Generator::new(pool.clone(), blank.clone());
     let clock = Clock::new(tsc(), bench.hertz);
@@ -98,11 +108,16 @@ fn measure(
         let established = |from: Sender<'_>| Stream::new(protocol, from, Phase::Established, frame_bytes);
         let from_clients = established(Sender::Clients)?;
         let from_servers = established(Sender::Servers(nat.turns()))?;
-        dr.check(from_clients.clone(), Mode::Dr, flows)?;
-        nat.check(from_clients.clone(), Mode::NatIn, flows)?;
-        nat.check(from_servers.clone(), Mode::NatOut, flows)?;
-
-        tun.check(from_clients.clone(), Mode::Tun, flows)?;
+        let to_locals = established(Sender::Answering(&answers))?;
+        let random = Order::Random(flows);
+        // Its flows are in no order as they are; to choose among them at random would cost the generator a cache miss for each.
+        let round = Order::Round { next: 0, flows: answers.len() as u32 };
+        dr.check(from_clients.clone(), Mode::Dr, random.clone())?;
+        nat.check(from_clients.clone(), Mode::NatIn, random.clone())?;
+        nat.check(from_servers.clone(), Mode::NatOut, random.clone())?;
+        tun.check(from_clients.clone(), Mode::Tun, random.clone())?;
+        fullnat.check(from_clients.clone(), Mode::FullnatIn, random.clone())?;
+        fullnat.check(to_locals.clone(), Mode::FullnatOut, round.clone())?;
 
         let mut cycles: Vec<_> = bench.modes.iter().map(|_| Vec::with_capacity(bench.runs)).collect();
         let mut lost = cycles.clone();
@@ -117,16 +132,18 @@ fn measure(
                     protocol.name(),
                     mode.name()
                 ));
-                let (generator, stream) = match mode {
-                    Mode::Macswap => (&swapper, &from_clients),
-                    Mode::Limit | Mode::LimitBare => (limit.wire(), &from_clients),
-                    Mode::Dr => (dr.generator(), &from_clients),
-                    Mode::NatIn => (nat.generator(), &from_clients),
-                    Mode::NatOut => (nat.generator(), &from_servers),
-                    Mode::Tun => (tun.generator(), &from_clients),
+                let (generator, stream, order) = match mode {
+                    Mode::Macswap => (&swapper, &from_clients, &random),
+                    Mode::Limit | Mode::LimitBare => (limit.wire(), &from_clients, &random),
+                    Mode::Dr => (dr.generator(), &from_clients, &random),
+                    Mode::NatIn => (nat.generator(), &from_clients, &random),
+                    Mode::NatOut => (nat.generator(), &from_servers, &random),
+                    Mode::Tun => (tun.generator(), &from_clients, &random),
+                    Mode::FullnatIn => (fullnat.generator(), &from_clients, &random),
+                    Mode::FullnatOut => (fullnat.generator(), &to_locals, &round),
                 };
-                generator.send(stream.clone(), Order::Random(flows), usize::MAX)?;
-                let (before, found) = (dr.lost() + nat.lost() + tun.lost(), limit.found());
+                generator.send(stream.clone(), order.clone(), usize::MAX)?;
+                let (before, found) = (dr.lost() + nat.lost() + tun.lost() + fullnat.lost(), limit.found());
                 let (taken, frames) = match mode {
                     Mode::Macswap => time(bench.packets, || macswap(&mut swapper)),
                     Mode::Limit => time(bench.packets, || limit.poll::<true>(clock.tick(tsc()))),
@@ -134,7 +151,9 @@ fn measure(
                     Mode::Dr => time(bench.packets, || dr.poll()),
                     Mode::NatIn | Mode::NatOut => time(bench.packets, || nat.poll()),
                     Mode::Tun => time(bench.packets, || tun.poll()),
+                    Mode::FullnatIn | Mode::FullnatOut => time(bench.packets, || fullnat.poll()),
                 };
+                let all_lost = dr.lost() + nat.lost() + tun.lost() + fullnat.lost();
                 if mode.is_yardstick() && mode != Mode::Macswap {
                     ensure!(
                         limit.found() - found == frames as u64,
@@ -142,12 +161,13 @@ fn measure(
                     );
                 }
                 cycles[which].push(taken);
-                lost[which].push((dr.lost() + nat.lost() + tun.lost() - before) as f64 / frames as f64 * 1e6);
+                lost[which].push((all_lost - before) as f64 / frames as f64 * 1e6);
             }
         }
         dr.few_lost()?;
         nat.few_lost()?;
         tun.few_lost()?;
+        fullnat.few_lost()?;
         // The MAC swap comes first.
         let swaps = &cycles[0];
         let of = |mode| bench.modes.iter().position(|is| *is == mode).map(|at| &cycles[at]);

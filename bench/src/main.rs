@@ -55,12 +55,25 @@ pub enum Mode {
     NatOut,
     /// Tunnelling by IP in IP.
     Tun,
+    /// FULLNAT, from clients to real servers.
+    FullnatIn,
+    /// FULLNAT, from real servers to clients.
+    FullnatOut,
 }
 
 impl Mode {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Mode; 7] =
-        [Mode::Macswap, Mode::Limit, Mode::LimitBare, Mode::Dr, Mode::NatIn, Mode::NatOut, Mode::Tun];
+    pub const ALL: [Mode; 9] = [
+        Mode::Macswap,
+        Mode::Limit,
+        Mode::LimitBare,
+        Mode::Dr,
+        Mode::NatIn,
+        Mode::NatOut,
+        Mode::Tun,
+        Mode::FullnatIn,
+        Mode::FullnatOut,
+    ];
 
     /// Whether it is no worker, but what workers are measured against.
     pub fn is_yardstick(self) -> bool {
@@ -77,6 +90,8 @@ impl Mode {
             Mode::NatIn => "nat-in",
             Mode::NatOut => "nat-out",
             Mode::Tun => "tun",
+            Mode::FullnatIn => "fullnat-in",
+            Mode::FullnatOut => "fullnat-out",
         }
     }
 }

@@ -23,9 +23,10 @@ pub const FRAME_BYTES: usize = 60;
 pub const METHODS: [(&str, Method); 2] = [("dr", Method::DirectRouting), ("nat-in", Method::Nat)];
 
 /// What is measured. How a destination is found does not depend on the method, so one is enough for another scheduler.
-const MODES: [(&str, Method, &str); 3] = [
+const MODES: [(&str, Method, &str); 4] = [
     ("dr", Method::DirectRouting, SCHEDULER),
     ("nat-in", Method::Nat, SCHEDULER),
+    ("fullnat-in", Method::FullNat, SCHEDULER),
     ("dr", Method::DirectRouting, "mh"),
 ];
 

@@ -22,8 +22,8 @@ const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const PALE: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 
-/// The modes' colours, which can be told apart also by those who see few (Okabe and Ito, but for the last two).
-const COLOURS: [(&str, RGBColor); 10] = [
+/// The modes' colours, which can be told apart also by those who see few (Okabe and Ito, but for the last four).
+const COLOURS: [(&str, RGBColor); 12] = [
     ("dr", RGBColor(0x00, 0x72, 0xb2)),
     ("nat-in", RGBColor(0xd5, 0x5e, 0x00)),
     ("nat-out", RGBColor(0x00, 0x9e, 0x73)),
@@ -34,6 +34,8 @@ const COLOURS: [(&str, RGBColor); 10] = [
     ("limit", RGBColor(0x00, 0x00, 0x00)),
     ("limit-bare", RGBColor(0x8c, 0x6d, 0x1f)),
     ("tun", RGBColor(0x7b, 0x32, 0x94)),
+    ("fullnat-in", RGBColor(0xa5, 0x2a, 0x2a)),
+    ("fullnat-out", RGBColor(0x4d, 0x7c, 0x0f)),
 ];
 
 /// Of modes that are drawn beside no others.

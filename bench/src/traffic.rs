@@ -2,8 +2,10 @@
 //!
 //! All checksums are right, so that whatever passes the director can be checked by them.
 
-use anyhow::Context;
 use std::net::Ipv4Addr;
+use std::rc::Rc;
+
+use anyhow::Context;
 
 use clap::ValueEnum;
 use dataplane::network::MacAddr;
@@ -21,6 +23,9 @@ pub const GATEWAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 pub const SERVICE: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 8), 80);
 /// The real servers' port.
 pub const SERVER_PORT: u16 = 8080;
+/// The first of the director's local addresses, which real servers by FULLNAT answer, and how many there are: enough for every flow
+/// there can be, with ports to spare.
+pub const LOCALS: (Ipv4Addr, u8) = (Ipv4Addr::new(192, 0, 2, 64), 128);
 /// Real servers: enough for their turns to matter, few enough that their counters stay in the first-level cache.
 pub const SERVERS: u8 = 8;
 
@@ -81,6 +86,20 @@ pub enum Sender<'a> {
     Clients,
     /// Real servers, to clients. Flow number `f` is of the server at `f` modulo the list's length.
     Servers(&'a [u8]),
+    /// Real servers that answer local addresses of the director's, which is all that they know of their clients: flow number `f` is
+    /// what the list has at `f`.
+    Answering(&'a Rc<[Answer]>),
+}
+
+/// Where a real server by FULLNAT answers to.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// The local address.
+    pub address: Ipv4Addr,
+    /// The local port.
+    pub port: u16,
+    /// The real server's number.
+    pub server: u8,
 }
 
 /// The address and MAC address of real server `number`.
@@ -120,6 +139,8 @@ pub struct Stream {
     check_at: usize,
     /// A checksum that comes out as 0 is written as all ones (RFC 768).
     is_udp: bool,
+    /// Whom flows are to, where that is not said by their numbers.
+    answers: Option<Rc<[Answer]>>,
 }
 
 impl Stream {
@@ -137,9 +158,17 @@ impl Stream {
                 };
                 (turns.iter().map(template).collect::<anyhow::Result<_>>()?, IP + 16, TRANSPORT + 2)
             }
+            Sender::Answering(_) => {
+                let template = |number: u8| {
+                    let (address, mac) = server(number);
+                    template(protocol, phase, mac, (address, SERVICE.1), nobody, bytes)
+                };
+                ((0..SERVERS).map(template).collect::<anyhow::Result<_>>()?, IP + 16, TRANSPORT + 2)
+            }
         };
+        let answers = if let Sender::Answering(answers) = from { Some(answers.clone()) } else { None };
         let check_at = TRANSPORT + if protocol == Protocol::Udp { 6 } else { 16 };
-        Ok(Self { templates, address_at, port_at, check_at, is_udp: protocol == Protocol::Udp })
+        Ok(Self { templates, address_at, port_at, check_at, is_udp: protocol == Protocol::Udp, answers })
     }
 
     /// A whole frame of nobody, for [`Stream::write`] to write flows into.
@@ -151,11 +180,14 @@ impl Stream {
     #[inline]
     pub fn write(&self, frame: &mut [u8], flow: u32) {
         let Some(frame) = frame.first_chunk_mut::<HEAD>() else { return };
-        let template = match &self.templates[..] {
-            [only] => only,
-            several => &several[flow as usize % several.len()],
+        let (template, (address, port)) = match (&self.templates[..], &self.answers) {
+            (several, Some(answers)) => {
+                let Some(answer) = answers.get(flow as usize) else { return };
+                (&several[usize::from(answer.server)], (answer.address.into(), answer.port))
+            }
+            ([only], None) => (only, client(flow)),
+            (several, None) => (&several[flow as usize % several.len()], client(flow)),
         };
-        let (address, port) = client(flow);
         let change = Difference::default().replace_u32(0, address);
         let ip_check = change.apply(template.ip_check);
         let check = match change.replace_u16(0, port).apply(template.transport_check) {
@@ -234,6 +266,14 @@ impl Headers<'_> {
             TransportHeader::Tcp(tcp) => (tcp.source_port, tcp.destination_port),
             _ => (0, 0),
         }
+    }
+
+    /// Where a real server answers this to that is from a client's or a local address.
+    pub fn answer(&self) -> Option<Answer> {
+        let (port, _) = self.ports();
+        let [.., number] = self.ip.destination;
+        let server = number.checked_sub(1).filter(|number| *number < SERVERS)?;
+        Some(Answer { address: self.ip.source.into(), port, server })
     }
 
     /// The number of the flow of the client that sent this.

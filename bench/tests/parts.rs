@@ -10,8 +10,11 @@ use serde_json::Value;
 /// The modes of each part. `startup`, `wire`, `loss` and `slices` are not among them: they start the daemon, which is not built
 /// for this test.
 const PARTS: &[(&str, &[&str])] = &[
-    ("inprocess", &["macswap", "limit", "limit-bare", "dr", "nat-in", "nat-out", "tun"]),
-    ("newconn", &["dr", "nat-in"]),
+    (
+        "inprocess",
+        &["macswap", "limit", "limit-bare", "dr", "nat-in", "nat-out", "tun", "fullnat-in", "fullnat-out"],
+    ),
+    ("newconn", &["dr", "nat-in", "fullnat-in"]),
     ("memory", &["dr", "nat-in"]),
     ("workers", &["macswap", "dr", "nat-own", "nat-crossed"]),
     ("silence", &["expire", "fill", "publish", "list"]),

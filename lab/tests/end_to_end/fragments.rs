@@ -14,6 +14,8 @@ use crate::udp::wrong_checksums;
 
 /// Where servers send datagrams back.
 const ECHO: u16 = 4000;
+/// How many packets may find no room in the transmit queue of a busy machine before something is wrong.
+const ROOMLESS: u64 = 5;
 /// iperf3's own port.
 const IPERF: u16 = 5201;
 
@@ -83,19 +85,22 @@ fn datagrams_come_back(scene: &mut Scene, families: &[Family]) -> Result<()> {
         for how in [format!("ask {vip} {ECHO} 200"), format!("shuffle {vip} {ECHO} 100 eth0 {}", mac.trim())]
         {
             let done = scene.lab.client.try_run(&format!("{ask} {how}"))?;
-            let good = done.stdout.trim();
-            let count = how.split(' ').nth(3).context("no count")?;
+            let good: u64 = done.stdout.trim().parse().context("no number of datagrams")?;
+            let count: u64 = how.split(' ').nth(3).context("no count")?.parse()?;
+            // XDP sockets on veth take what Linux has time for: a datagram for each packet that found no room may be missing.
+            let counters = scene.director.counters()?;
+            let unsent = counters.total().dropped.get("tx_full").copied().unwrap_or_default();
             ensure!(
-                good == count,
-                "{how}: {good} came back: {}; {:?}",
-                done.stderr,
-                scene.director.counters()?
+                good + unsent.min(ROOMLESS) >= count,
+                "{how}: {good} came back: {}; {counters:?}",
+                done.stderr
             );
         }
     }
     ensure!(wrong_checksums(&first.host)? == 0 && wrong_checksums(&scene.lab.client)? == 0);
     let total = scene.director.check_counters()?.total();
-    let dropped: Vec<_> = total.dropped.iter().filter(|(_, count)| **count > 0).collect();
+    let dropped: Vec<_> =
+        total.dropped.iter().filter(|(name, count)| **count > 0 && *name != "tx_full").collect();
     ensure!(dropped.is_empty(), "{dropped:?}");
     Ok(())
 }

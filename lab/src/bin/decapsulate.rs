@@ -11,7 +11,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use lab::decapsulate::{Wrong, behind_ipv4, gre, gue, ipip, unchecked_udp};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketType, recv, socket};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
@@ -34,6 +35,9 @@ const GRE: u8 = 47;
 
 /// The longest packet there is.
 const LONGEST: usize = 65_535;
+
+/// Bytes of a socket's buffer: more than a TCP connection has under way in the lab.
+const ROOM: usize = 16 << 20;
 
 /// Gives the next packet's length.
 type Receive = Box<dyn FnMut(&mut [u8]) -> Result<usize> + Send>;
@@ -84,12 +88,21 @@ fn raw(family: AddressFamily, protocol: u8) -> Result<Receive> {
     let number = NonZeroU32::new(protocol.into()).map(Protocol::from_raw);
     let socket: OwnedFd = socket(family, SocketType::RAW, number)
         .with_context(|| format!("cannot open a raw socket for protocol {protocol}; are we root?"))?;
+    let socket = with_room(socket)?;
     Ok(Box::new(move |buffer| Ok(recv(&socket, buffer, RecvFlags::empty())?.0)))
 }
 
 fn udp(socket: std::io::Result<UdpSocket>, port: u16) -> Result<Receive> {
-    let socket = socket.with_context(|| format!("cannot bind UDP port {port}"))?;
+    let socket = with_room(socket.with_context(|| format!("cannot bind UDP port {port}"))?)?;
     Ok(Box::new(move |buffer| Ok(socket.recv(buffer)?)))
+}
+
+/// Gives the socket room for all that may come while this program waits for a processor. Of what finds no room on its only raw
+/// socket, Linux tells the sender that nobody here speaks the protocol, which is not true.
+fn with_room<S: AsFd>(socket: S) -> Result<S> {
+    set_socket_recv_buffer_size_force(&socket, ROOM)
+        .context("cannot enlarge a socket's buffer; are we root?")?;
+    Ok(socket)
 }
 
 /// Hands on what is received, for as long as that can be.

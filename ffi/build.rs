@@ -22,6 +22,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_adjust_nb_rx_tx_desc",
     "rte_eth_dev_close",
     "rte_eth_dev_configure",
+    "rte_eth_allmulticast_enable",
     "rte_eth_dev_get_mtu",
     "rte_eth_dev_get_name_by_port",
     "rte_eth_dev_info_get",

@@ -21,6 +21,9 @@ pub const KERNEL_QUEUE: usize = 1024;
 /// The same for a VLAN, of which there may be many.
 pub const VLAN_QUEUE: usize = 256;
 
+/// The driver that makes one port of several.
+const BONDING: &str = "net_bonding";
+
 /// Mbufs that each thread keeps at hand.
 const CACHE: u32 = 256;
 
@@ -47,6 +50,8 @@ pub struct OpenPort {
     /// What is lost between Linux and the workers.
     pub lost: Arc<Lost>,
     port: Port,
+    /// The ports that it bonds. They are closed after it.
+    members: Vec<Port>,
 }
 
 /// Frames lost at a port's kernel interface.
@@ -74,15 +79,10 @@ fn open_port(
     number: usize,
     wanted: &config::Port,
 ) -> anyhow::Result<(OpenPort, VecDeque<DpdkWire>)> {
-    let found = eal.probe(&wanted.device).context(
-        "it cannot be attached; a device is a PCI address (0000:3b:00.0) or a driver with its options \
-         (net_af_packet0,iface=eth1), and DPDK's own words are above",
-    )?;
-    let [id] = found[..] else {
-        bail!("the device has {} ports; name one that has a single port", found.len());
-    };
-    let mut port = Port::open(eal, id)?;
-    let socket = port.info()?.socket;
+    let member = |device: &String| attach(eal, device).with_context(|| format!("the bond's member {device}"));
+    let members = wanted.members.iter().map(member).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut port = attach(eal, &bonded(&wanted.device, &members)?)?;
+    let dpdk_sys::PortInfo { socket, driver, .. } = port.info()?;
     let pool =
         MempoolConfig { count: mbufs(config, number), cache: CACHE, data_room: data_room(wanted), socket };
     let pool = Mempool::create(eal, &format!("port{number}"), &pool)?;
@@ -112,8 +112,34 @@ fn open_port(
     let mac = MacAddr(port.mac_address()?);
     let mtu = port.mtu()?;
     let queues = port.take_queues()?;
-    let wires = queues.rx.into_iter().zip(queues.tx).map(|(rx, tx)| DpdkWire::new(rx, tx)).collect();
-    Ok((OpenPort { config: wanted.clone(), mac, mtu, pool, port, lost: Arc::default() }, wires))
+    let wire = match driver.as_str() {
+        BONDING => DpdkWire::of_bond,
+        _ => DpdkWire::new,
+    };
+    let wires = queues.rx.into_iter().zip(queues.tx).map(|(rx, tx)| wire(rx, tx)).collect();
+    Ok((OpenPort { config: wanted.clone(), mac, mtu, pool, port, members, lost: Arc::default() }, wires))
+}
+
+/// Attaches a device that has one port.
+fn attach(eal: &Eal, device: &str) -> anyhow::Result<Port> {
+    let found = eal.probe(device).context(
+        "it cannot be attached; a device is a PCI address (0000:3b:00.0) or a driver with its options \
+         (net_af_packet0,iface=eth1), and DPDK's own words are above",
+    )?;
+    let [id] = found[..] else {
+        bail!("the device has {} ports; name one that has a single port", found.len());
+    };
+    Ok(Port::open(eal, id)?)
+}
+
+/// A device with the ports that it bonds among its options, as DPDK 22.11 calls them.
+fn bonded(device: &str, members: &[Port]) -> anyhow::Result<String> {
+    let mut device = device.to_owned();
+    for member in members {
+        device.push_str(",slave=");
+        device.push_str(&member.info()?.name);
+    }
+    Ok(device)
 }
 
 /// How many mbufs a port needs so that it never runs out: what its queues hold, what threads keep at hand, and what is on
@@ -122,8 +148,10 @@ fn mbufs(config: &Config, number: usize) -> u32 {
     let port = &config.ports[number];
     let workers = config.cores.len() as u32;
     let descriptors = u32::from(port.descriptors.map_or(DESCRIPTORS, Into::into));
+    // A bond has the queues of its members.
+    let devices = |port: &config::Port| port.members.len().max(1) as u32;
     // Its frames may fill the transmit queues of every port.
-    let queues = workers * descriptors * (1 + config.ports.len() as u32);
+    let queues = workers * descriptors * (devices(port) + config.ports.iter().map(devices).sum::<u32>());
     let vlans = config.vlans.iter().filter(|vlan| usize::from(vlan.port.0) == number).count();
     let kernel = 2 * (KERNEL_QUEUE + vlans * VLAN_QUEUE) as u32;
     let threads = (workers + 1) * (CACHE * 3 / 2 + ELSEWHERE);
@@ -186,6 +214,7 @@ impl OpenPort {
 
     /// Stops it and gives the device back. Its wires must be gone.
     pub fn close(self) -> Result<(), dpdk_sys::Error> {
-        self.port.close()
+        self.port.close()?;
+        self.members.into_iter().try_for_each(Port::close)
     }
 }

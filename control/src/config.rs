@@ -117,6 +117,8 @@ pub struct Port {
     pub name: String,
     /// The DPDK device; unique.
     pub device: String,
+    /// The devices that it bonds, where it is a bond; unique like it.
+    pub members: Vec<String>,
     /// Descriptors of each queue; 1024 if `None`.
     pub descriptors: Option<NonZeroU16>,
     /// The MTU in bytes, without the Ethernet header; 1500 if `None`.

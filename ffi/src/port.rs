@@ -153,7 +153,8 @@ impl Port {
         Ok(())
     }
 
-    /// Starts it: packets arrive from now on.
+    /// Starts it: packets arrive from now on. What is for groups does, too, as neighbour discovery and routing protocols need; a device
+    /// that cannot be asked for this alone is made promiscuous.
     ///
     /// # Errors
     /// It is not configured, or started already, or the driver fails.
@@ -171,7 +172,13 @@ impl Port {
         check(id, "start it", unsafe { raw::rte_eth_dev_start(id.number()) })?;
         let promiscuous = setup.promiscuous;
         open.state = State::Started(setup);
-        self.set_promiscuous(promiscuous)
+        // SAFETY: takes any port number; drivers allow it on a port that is started.
+        let result = unsafe { raw::rte_eth_allmulticast_enable(id.number()) };
+        let has_groups = result != NOT_SUPPORTED;
+        if has_groups {
+            check(id, "receive what is for groups", result)?;
+        }
+        self.set_promiscuous(promiscuous || !has_groups)
     }
 
     /// The queues of a started port, once: until all of them are dropped there are no others.
@@ -343,9 +350,11 @@ impl Drop for OpenPort {
     }
 }
 
+/// What a driver says that has no such setting: -ENOTSUP.
+const NOT_SUPPORTED: i32 = -95;
+
 /// A driver that has no such setting has nothing to set.
 fn supported(result: i32) -> i32 {
-    const NOT_SUPPORTED: i32 = -95; // -ENOTSUP
     if result == NOT_SUPPORTED { 0 } else { result }
 }
 

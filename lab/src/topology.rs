@@ -181,6 +181,18 @@ impl Lab {
         Server::start(host, address)
     }
 
+    /// A second cable from director to a wire, under this name in the switch: for a bond. Gives director's end, which is DPDK's as
+    /// those of the ports are.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn add_cable(&self, name: &str, wire: &str) -> Result<String> {
+        let device = format!("{name}-veth");
+        plug(&self.switch, &format!("br-{wire}"), name, &self.director, &device, OTHER_MAC)?;
+        leave_to_dpdk(&self.director, name, &device)?;
+        Ok(device)
+    }
+
     /// Where the lab keeps its files.
     pub fn directory(&self) -> &Path {
         self.lease.directory()
@@ -252,21 +264,22 @@ fn address_client(client: &Host, mode: Mode) -> Result<()> {
     Ok(())
 }
 
-/// Director's veths belong to DPDK, but the kernel hears their frames as well and would answer them: they get no address, no
-/// ARP, and everything that comes in is dropped, behind the point where af_packet and XDP take their copies.
 fn address_director(director: &Host, ports: &[Port]) -> Result<()> {
     director.sysctl("net.ipv4.ip_forward", "1")?;
     // One-armed, each forwarded packet would look like a detour to the kernel.
     for scope in ["all", "default"] {
         director.sysctl(&format!("net.ipv4.conf.{scope}.send_redirects"), "0")?;
     }
-    for Port { name, device, .. } in ports {
-        director.ip(&format!("link set {device} arp off"))?;
-        let hook = format!("type filter hook ingress device {device} priority 0; policy drop;");
-        let rules = format!("table netdev {name} {{ chain ingress {{ {hook} }}; }}");
-        crate::process::run_command(director.command("nft").arg(rules))?;
-    }
-    Ok(())
+    ports.iter().try_for_each(|Port { name, device, .. }| leave_to_dpdk(director, name, device))
+}
+
+/// Director's veths belong to DPDK, but the kernel hears their frames as well and would answer them: they get no address, no
+/// ARP, and everything that comes in is dropped, behind the point where af_packet and XDP take their copies.
+fn leave_to_dpdk(director: &Host, name: &str, device: &str) -> Result<()> {
+    director.ip(&format!("link set {device} arp off"))?;
+    let hook = format!("type filter hook ingress device {device} priority 0; policy drop;");
+    let rules = format!("table netdev {name} {{ chain ingress {{ {hook} }}; }}");
+    crate::process::run_command(director.command("nft").arg(rules)).map(drop)
 }
 
 fn address_server(server: &Host, address: &str, mode: Mode) -> Result<()> {

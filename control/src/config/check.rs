@@ -289,6 +289,18 @@ fn ports(raw: Vec<raw::Port>, taken: &mut AllTaken) -> Result<Vec<Port>, Wrong> 
             return Err((Some(device_at), Problem::Empty("device")));
         }
         devices.take(&device, &name, &device_at)?;
+        let is_bond = device.starts_with("net_bonding");
+        match port.members.first() {
+            None if is_bond => return Err((Some(device_at), Problem::NoMembers)),
+            Some(member) if !is_bond => return Err((Some(member.span()), Problem::MembersWithoutBond)),
+            _ => {}
+        }
+        for member in &port.members {
+            if member.get_ref().is_empty() {
+                return Err((Some(member.span()), Problem::Empty("a member")));
+            }
+            devices.take(member.get_ref(), &name, &member.span())?;
+        }
         let (kernel_interface, addresses) =
             taken.kernel_side(port.kernel_interface, port.addresses, (&name, &at))?;
         ports.push(Port {
@@ -301,6 +313,7 @@ fn ports(raw: Vec<raw::Port>, taken: &mut AllTaken) -> Result<Vec<Port>, Wrong> 
             promiscuous: port.promiscuous,
             kernel_interface,
             addresses,
+            members: port.members.into_iter().map(Spanned::into_inner).collect(),
             name,
             device,
         });

@@ -97,6 +97,10 @@ pub enum Problem {
     TooManyPorts(usize),
     #[error("more than {0} VLANs; remove some")]
     TooManyVlans(usize),
+    #[error("a bond needs members = [...], the devices that it is made of")]
+    NoMembers,
+    #[error("only a bond has members; give it device = \"net_bonding0,mode=4\"")]
+    MembersWithoutBond,
     #[error("{0} is empty; give it a value")]
     Empty(&'static str),
     #[error("{what} \"{value}\" is already used by port \"{port}\"; each port needs its own")]

@@ -91,6 +91,8 @@ pub(super) struct Schedulers {
 pub(super) struct Port {
     pub name: Spanned<String>,
     pub device: Spanned<String>,
+    #[serde(default)]
+    pub members: Vec<Spanned<String>>,
     pub descriptors: Option<Spanned<i64>>,
     pub mtu: Option<Spanned<i64>>,
     #[serde(default)]

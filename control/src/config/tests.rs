@@ -36,6 +36,7 @@ fn the_least_file_gets_every_default() {
             ports: vec![Port {
                 name: "wan".into(),
                 device: "0000:3b:00.0".into(),
+                members: vec![],
                 descriptors: None,
                 mtu: None,
                 promiscuous: false,
@@ -84,7 +85,8 @@ kernel_interface = "wan0"
 addresses = ["198.51.100.8/24", "2001:db8::8/64"]
 [[port]]
 name = "a port with a long name"
-device = "net_null0"
+device = "net_bonding0,mode=4"
+members = ["net_null0", "0000:3b:00.1"]
 kernel_interface = false
 [[vlan]]
 name = "clients"
@@ -136,6 +138,7 @@ port = "a port with a long name"
     assert_eq!(wan.kernel_interface.as_deref(), Some("wan0"));
     assert_eq!(wan.addresses, ["198.51.100.8/24".parse().unwrap(), "2001:db8::8/64".parse().unwrap()]);
     assert_eq!(other.kernel_interface, None);
+    assert_eq!(other.members, ["net_null0", "0000:3b:00.1"]);
     assert_eq!(config.port("a port with a long name"), Some(PortId(1)));
     let [clients, servers] = &config.vlans[..] else { panic!("two VLANs") };
     let id = VlanId::new(None, 10).unwrap();
@@ -269,6 +272,18 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
         ),
         (second("name = \"\"\ndevice = \"b\""), "director.toml:7: name is empty; give it a value"),
         (second("name = \"b\"\ndevice = \"\""), "director.toml:8: device is empty; give it a value"),
+        (
+            second("name = \"b\"\ndevice = \"net_bonding0,mode=4\""),
+            "director.toml:8: a bond needs members = [...], the devices that it is made of",
+        ),
+        (
+            second("name = \"b\"\ndevice = \"b\"\nmembers = [\"c\"]"),
+            "director.toml:9: only a bond has members; give it device = \"net_bonding0,mode=4\"",
+        ),
+        (
+            second("name = \"b\"\ndevice = \"net_bonding0\"\nmembers = [\"0000:3b:00.0\"]"),
+            r#"director.toml:9: device "0000:3b:00.0" is already used by port "wan"; each port needs its own"#,
+        ),
         (
             second("name = \"wan\"\ndevice = \"b\""),
             r#"director.toml:7: name "wan" is already used by port "wan"; each port needs its own"#,

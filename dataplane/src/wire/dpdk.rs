@@ -64,12 +64,19 @@ impl Frame for Mbuf {
 pub struct DpdkWire {
     rx: RxQueue,
     tx: TxQueue,
+    is_bond: bool,
 }
 
 impl DpdkWire {
     /// The wire of these queues, of one port.
     pub fn new(rx: RxQueue, tx: TxQueue) -> Self {
-        Self { rx, tx }
+        Self { rx, tx, is_bond: false }
+    }
+
+    /// The wire of these queues, of a port that is a bond of others. Its driver speaks LACP while it is asked to send, and must be asked
+    /// ten times a second, be it for nothing.
+    pub fn of_bond(rx: RxQueue, tx: TxQueue) -> Self {
+        Self { rx, tx, is_bond: true }
     }
 }
 
@@ -79,6 +86,9 @@ impl Wire for DpdkWire {
     #[inline]
     fn receive(&mut self, burst: &mut Burst<Mbuf>) {
         self.rx.burst(burst);
+        if self.is_bond {
+            self.tx.burst(&mut Burst::new());
+        }
     }
 
     #[inline]

@@ -6,6 +6,7 @@
 mod across;
 mod announce;
 mod balance;
+mod bonds;
 mod daemon;
 mod downloads;
 mod fragments;
@@ -13,6 +14,7 @@ mod frames;
 mod fullnat;
 mod icmp;
 mod ipv6;
+mod jumbo;
 mod linux;
 mod load;
 mod local;

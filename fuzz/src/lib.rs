@@ -23,13 +23,23 @@ const PROTOCOLS: [&str; 3] = ["-t", "-u", "--sctp-service"];
 
 /// Services of either family and each protocol, whose one server is added with these words.
 fn rules(how: &str, port: &str) -> Vec<String> {
+    rules_of(&SIDES, how, port)
+}
+
+/// The same with servers of the other family, by FULLNAT.
+fn rules_across() -> Vec<String> {
+    let [(virtual4, server4), (virtual6, server6)] = SIDES;
+    rules_of(&[(virtual4, server6), (virtual6, server4)], "--fullnat", ":8080")
+}
+
+fn rules_of(sides: &[(&str, &str)], how: &str, port: &str) -> Vec<String> {
     let service = |(virtual_side, server): &(&str, &str), protocol: &&str| {
         [
             format!("-A {protocol} {virtual_side} -s rr"),
             format!("-a {protocol} {virtual_side} -r {server}{port} {how}"),
         ]
     };
-    SIDES.iter().flat_map(|side| PROTOCOLS.iter().flat_map(move |protocol| service(side, protocol))).collect()
+    sides.iter().flat_map(|side| PROTOCOLS.iter().flat_map(move |protocol| service(side, protocol))).collect()
 }
 
 /// Frames for services by NAT.
@@ -45,6 +55,19 @@ pub fn dr(data: &[u8]) {
 /// Frames for services by FULLNAT, with one local port for each server.
 pub fn fullnat(data: &[u8]) {
     frames::run(&rules("--fullnat", ":8080"), data);
+}
+
+/// Frames for services by FULLNAT whose servers are of the other family: the first byte says how these learn of their clients.
+pub fn across(data: &[u8]) {
+    const ANNOUNCED: [&str; 4] = ["", "toa", "proxy-v1", "proxy-v2"];
+    let Some((how, data)) = data.split_first() else { return };
+    let mut rules = rules_across();
+    match ANNOUNCED[usize::from(*how) % ANNOUNCED.len()] {
+        "" => {}
+        how => rules
+            .extend(SIDES.map(|(virtual_side, _)| format!("-E -t {virtual_side} -s rr --announce {how}"))),
+    }
+    frames::run(&rules, data);
 }
 
 /// Frames for services by tunnels: the first byte says which kind.
@@ -65,8 +88,8 @@ pub fn tunnel(data: &[u8]) {
 }
 
 /// ICMP errors: their quotes, in messages that are right around them, for connections of either family and each protocol by each
-/// method. The first byte says which method and family and to whom the error goes, the second and third are its type and code, four its
-/// parameter.
+/// method. The first byte says which method and family, to whom the error goes, and whether the servers are of the other family (FULLNAT's
+/// then), the second and third are its type and code, four its parameter.
 pub fn icmp(data: &[u8]) {
     const METHODS: [(&str, &str); 4] =
         [("-m", ":8080"), ("-g", ":80"), ("--fullnat", ":8080"), ("-i --tun-type gre --tun-csum", ":80")];
@@ -75,7 +98,8 @@ pub fn icmp(data: &[u8]) {
     let error = frames::error(how >> 2 & 1 == 1, how >> 3 & 1 == 1, [*kind, *code, *a, *b, *c, *d], quote);
     let mut records = frames::opening();
     records.push((frames::Record::Raw, error));
-    frames::run(&rules(method, port), &frames::input(0, &records));
+    let rules = if how >> 4 & 1 == 1 { rules_across() } else { rules(method, port) };
+    frames::run(&rules, &frames::input(0, &records));
 }
 
 /// A frame of which only a part lies in one piece.

@@ -25,7 +25,7 @@ pub fn seeds(target: &str) -> Result<Vec<Vec<u8>>> {
     let texts = |texts: Vec<String>| Ok(texts.into_iter().map(String::into_bytes).collect());
     match target {
         "parse" => Ok(frames(project)?.iter().map(|frame| [&[255, 255][..], frame].concat()).collect()),
-        "tunnel" => {
+        "tunnel" | "across" => {
             let frames = frames(project)?;
             let kinds = (0..=u8::MAX).cycle();
             Ok(frames
@@ -61,7 +61,7 @@ fn story(frame: &[u8]) -> Vec<(Record, Vec<u8>)> {
     ]
 }
 
-/// The errors among these frames, as the target `icmp` takes them: each for every method, to each side. And what tunnels have made, as
+/// The errors among these frames, as the target `icmp` takes them: each for every method, to each side, and between families. And what tunnels have made, as
 /// something that does not fit.
 fn errors(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut errors = Vec::new();
@@ -75,7 +75,8 @@ fn errors(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let Some(error) = IcmpError::in_frame(&MemoryFrame::new(frame)) else { continue };
         let message = &frame[14 + error.message..14 + error.length];
         let family = if error.is_ipv4 { 0 } else { 4 };
-        errors.extend((0..16_u8).filter(|how| how & 4 == family).map(|how| {
+        let all = (0..16_u8).chain([16, 20, 24, 28]);
+        errors.extend(all.filter(|how| how & 4 == family).map(|how| {
             let head = [how, error.kind, error.code];
             [&head[..], &message[4..]].concat()
         }));

@@ -6,9 +6,10 @@ use super::*;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 10] = [
     ("nat", nat),
     ("fullnat", fullnat),
+    ("across", across),
     ("dr", dr),
     ("tunnel", tunnel),
     ("icmp", icmp),

@@ -293,8 +293,11 @@ pub(crate) fn packet<F: Frame>(
         Difference::default().remove(addresses_in(ip)).insert(addresses(ends.source, ends.destination));
     set_ports(ip, protocol, (packet.transport, packet.length), ends.ports, change)?;
     if wants_checksum {
-        // Over IPv6 there has to be one (RFC 8200 §8.1).
+        // Over IPv6 there has to be one (RFC 8200 §8.1), over as much as the datagram says that it has.
         let datagram = ip.get_mut(packet.transport..packet.length).ok_or(Drop::Scattered)?;
+        let length =
+            usize::from(read_u16(datagram.first_chunk::<{ udp::HEADER }>().ok_or(Drop::Truncated)?, 4));
+        let datagram = datagram.get_mut(..length).filter(|_| length >= udp::HEADER).ok_or(Drop::BadHeader)?;
         let pseudo = checksum::pseudo_ipv6(ends.source, ends.destination, protocol, datagram.len() as u32);
         let check = udp::written(!checksum::fold(pseudo + checksum::sum(datagram)));
         if let Some(field) = datagram.get_mut(udp::CHECKSUM..udp::CHECKSUM + 2) {

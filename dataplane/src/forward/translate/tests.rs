@@ -80,6 +80,30 @@ fn packets_and_errors_become_those_that_scapy_has() {
     assert!(cases.len() >= 50);
 }
 
+/// Behind a datagram without a checksum there may be more of its packet, which the one that it gets does not cover.
+#[test]
+fn the_checksum_that_is_made_is_over_the_datagram() {
+    let cases = vectors(include_str!("../../../tests/scapy/across.txt"));
+    let (_, packets) = cases.iter().find(|(name, _)| *name == "46_udp_without_checksum_request").unwrap();
+    let with_length = |length: u16, behind: &[u8]| {
+        let mut packet = [&packets[0][..], behind].concat();
+        let total = packet.len() as u16;
+        packet[2..4].copy_from_slice(&total.to_be_bytes());
+        packet[10..12].fill(0);
+        let check = checksum::verify(&packet[..20]);
+        packet[10..12].copy_from_slice(&check.to_be_bytes());
+        packet[24..26].copy_from_slice(&length.to_be_bytes());
+        framed(&packet)
+    };
+    let mut frame = with_length(13, b"behind");
+    forwarded(&mut frame, false).unwrap();
+    let (expected, sent) = (&packets[1], &frame.data()[14..]);
+    assert_eq!((&sent[6..expected.len()], &sent[expected.len()..]), (&expected[6..], &b"behind"[..]));
+    for length in [7, 14] {
+        assert_eq!(forwarded(&mut with_length(length, b""), false), Err(Drop::BadHeader), "{length}");
+    }
+}
+
 #[test]
 fn padding_does_not_go_along() {
     let cases = vectors(include_str!("../../../tests/scapy/across.txt"));

@@ -43,7 +43,7 @@ pub struct EngineData {
 /// One connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionRow {
-    /// Its protocol; `None` for a template of a firewall mark.
+    /// Its protocol; `None` for a template of a firewall mark, and for a ping by SNAT.
     pub protocol: Option<Protocol>,
     /// IPVS's name of its state, such as `ESTABLISHED`.
     pub state: String,

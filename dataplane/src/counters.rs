@@ -75,8 +75,6 @@ drops! {
     NoLocalPort = "no_local_port",
     /// A new connection by SNAT, and every port that was tried is in use towards the host outside.
     NoSnatPort = "no_snat_port",
-    /// A rule for SNAT takes it, and it neither belongs to a connection nor opens one.
-    NoSnatConnection = "no_snat_connection",
     /// For a real server on this host, and Linux would not believe it: by NAT to a loopback address, or by FULLNAT, from an address of
     /// its own.
     LocalMartian = "local_martian",

@@ -10,7 +10,7 @@ use crate::packet::ipv4::{Ipv4, Malformed};
 use crate::packet::sctp::Sctp;
 use crate::packet::tcp::{Flags, Tcp};
 use crate::packet::udp::Udp;
-use crate::packet::{checksum, protocol, read_u16, read_u32, tcp, udp, vlan};
+use crate::packet::{checksum, echo, protocol, read_u16, read_u32, tcp, udp, vlan};
 use crate::wire::Frame;
 
 mod flow6;
@@ -122,6 +122,10 @@ pub trait IpPacket: Copy {
     /// The fragment in a frame for which [`IpPacket::parse`] gives [`Parsed::Fragment`]; `None` for any other.
     fn fragment<F: Frame>(frame: &F) -> Option<Fragment<Self>>;
 
+    /// The echo in a frame for which [`IpPacket::parse`] gives [`Parsed::Echo`], as a packet with ports ([`echo`]); `None` for any
+    /// other.
+    fn echo<F: Frame>(frame: &F) -> Option<Self>;
+
     /// Who talks to whom.
     fn flow(&self) -> Self::Flow;
 
@@ -159,6 +163,8 @@ pub enum Parsed<P> {
     Fragment,
     /// An ICMP error, which may be about somebody's packet: [`IcmpError::in_frame`] has more of it.
     Error,
+    /// An ICMP echo, or the reply to one: [`IpPacket::echo`] has more of it.
+    Echo,
     /// An IPv6 packet for this port, where one over IPv4 was looked for. What goes to a group, as neighbour discovery does, is
     /// not for the port.
     Ipv6,
@@ -230,12 +236,13 @@ fn transport_header(protocol: u8, bytes: &[u8]) -> Option<(u32, Flags)> {
     match protocol {
         protocol::TCP => Tcp::new(bytes).map(|tcp| (tcp.ports(), tcp.flags())),
         protocol::UDP => Udp::new(bytes).map(|udp| (udp.ports(), Flags::default())),
+        protocol::ICMP | protocol::ICMPV6 => echo::ports(protocol, bytes),
         _ => Sctp::new(bytes).map(|sctp| (sctp.ports(), sctp.event().to_flags())),
     }
 }
 
 impl Packet {
-    /// The packet of a balanced protocol whose header is `ip`; `payload` is what the frame's first piece holds of it. `None` where
+    /// The packet of a balanced protocol, or the echo, whose header is `ip`; `payload` is what the frame's first piece holds of it. `None` where
     /// the transport header is not whole.
     fn of(ip: Ipv4<'_>, payload: &[u8]) -> Option<Self> {
         let end = payload.len().min(usize::from(ip.total_length()));
@@ -281,9 +288,15 @@ impl IpPacket for Packet {
         }
         let protocol = ip.protocol();
         if !is_balanced(protocol) {
-            let kind = ethernet.payload().get(ip.header_length());
-            let is_error = protocol == protocol::ICMP && kind.is_some_and(|kind| icmp_error::is_error(*kind));
-            return if is_error && !ip.is_fragment() { Parsed::Error } else { Parsed::TO_KERNEL };
+            let message = ethernet.payload().get(ip.header_length()..).unwrap_or_default();
+            return match message.first() {
+                Some(kind) if protocol == protocol::ICMP && !ip.is_fragment() => match *kind {
+                    kind if icmp_error::is_error(kind) => Parsed::Error,
+                    _ if echo::is_echo(protocol, message) => Parsed::Echo,
+                    _ => Parsed::TO_KERNEL,
+                },
+                _ => Parsed::TO_KERNEL,
+            };
         }
         if ip.is_fragment() {
             return Parsed::Fragment;
@@ -294,6 +307,12 @@ impl IpPacket for Packet {
     #[cold]
     fn fragment<F: Frame>(frame: &F) -> Option<Fragment<Self>> {
         fragment::of_ipv4(frame)
+    }
+
+    #[cold]
+    fn echo<F: Frame>(frame: &F) -> Option<Self> {
+        let payload = Ethernet::new(frame.data())?.payload();
+        Self::of(Ipv4::new(payload, frame.len() - ethernet::HEADER).ok()?, payload)
     }
 
     #[inline]

@@ -117,11 +117,16 @@ pub(crate) fn input(switches: u8, records: &[(Record, Vec<u8>)]) -> Vec<u8> {
 /// Sends the input's frames to a director with these rules (ipvsadm's words). Panics where a frame is not accounted for, or one
 /// goes out that is not what it says it is.
 pub(crate) fn run(rules: &[String], data: &[u8]) {
-    let outcome = send(rules, data);
+    run_with(rules, &[], data);
+}
+
+/// The same with changes that ipvsadm has no words for.
+pub(crate) fn run_with(rules: &[String], changes: &[Change], data: &[u8]) {
+    let outcome = send(rules, changes, data);
     assert!(outcome.is_ok(), "{outcome:?}");
 }
 
-fn send(rules: &[String], data: &[u8]) -> Result<()> {
+fn send(rules: &[String], changes: &[Change], data: &[u8]) -> Result<()> {
     let Some((switches, mut rest)) = data.split_first() else { return Ok(()) };
     let stage = Stage::sized(|_| Ok(()), 256)?;
     for (bit, (name, value)) in SWITCHES.iter().enumerate() {
@@ -136,6 +141,9 @@ fn send(rules: &[String], data: &[u8]) -> Result<()> {
     }
     for rule in rules {
         stage.rule(rule)?;
+    }
+    for change in changes {
+        stage.request(&Request::Change(change.clone()))?;
     }
     while let [record, low, high, more @ ..] = rest {
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(more.len());

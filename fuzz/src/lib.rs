@@ -11,6 +11,8 @@ mod words;
 pub use seeds::seeds;
 pub use words::{commands, configuration, requests};
 
+use control::model::Change;
+use control::snat::SnatRule;
 use dataplane::network::MacAddr;
 use dataplane::parse::{IpPacket, Packet, Packet6};
 use dataplane::wire::Frame;
@@ -68,6 +70,19 @@ pub fn across(data: &[u8]) {
             .extend(SIDES.map(|(virtual_side, _)| format!("-E -t {virtual_side} -s rr --announce {how}"))),
     }
     frames::run(&rules, data);
+}
+
+/// Frames that go out by SNAT, with two ports of one address of each family for them, and for a service by NAT.
+pub fn snat(data: &[u8]) {
+    let rule = |address: &str| {
+        let translate_to = address.parse().ok()?;
+        let ports = Some("40000-40001".parse().ok()?);
+        let rule = SnatRule { ports, ..SnatRule::new(translate_to) };
+        Some(Change::AddSnat { rule, position: None })
+    };
+    let changes: Vec<_> = ["198.51.100.40", "2001:db8:64::40"].into_iter().filter_map(rule).collect();
+    assert_eq!(changes.len(), 2, "both are addresses");
+    frames::run_with(&rules("-m", ":8080"), &changes, data);
 }
 
 /// Frames for services by tunnels: the first byte says which kind.

@@ -35,6 +35,13 @@ pub fn seeds(target: &str) -> Result<Vec<Vec<u8>>> {
                 .collect())
         }
         "icmp" => Ok(errors(&frames(project)?)),
+        // Each alone, and those that belong together one after the other.
+        "snat" => {
+            let together = vectors(&project.join("dataplane/tests/scapy/snat.txt"))?;
+            let alone = frames(project)?.into_iter().map(|frame| input(0, &story(&frame)));
+            let records: Vec<_> = together.into_iter().map(|frame| (Record::Raw, frame)).collect();
+            Ok(alone.chain([input(0, &records)]).collect())
+        }
         "commands" => {
             texts(commands(project)?.chunks(COMMANDS).map(|commands| commands.join("\n")).collect())
         }
@@ -86,26 +93,32 @@ fn errors(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
 
 /// Every packet of the vectors that the packet formats are tested with, in a frame.
 fn frames(project: &Path) -> Result<Vec<Vec<u8>>> {
-    const TO_DIRECTOR: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
     let mut frames = Vec::new();
     for file in fs::read_dir(project.join("dataplane/tests/scapy"))? {
         let file = file?.path();
-        if file.extension().is_none_or(|extension| extension != "txt") {
-            continue;
-        }
-        for line in fs::read_to_string(&file)?.lines().filter(|line| !line.starts_with('#')) {
-            for packet in line.split_whitespace().skip(1).filter_map(bytes) {
-                match packet.first() {
-                    Some(2) => frames.push(packet),
-                    Some(0x45..=0x4f) => frames.push([&TO_DIRECTOR[..], &[8, 0], &packet].concat()),
-                    Some(0x60..=0x6f) => frames.push([&TO_DIRECTOR[..], &[0x86, 0xdd], &packet].concat()),
-                    _ => {}
-                }
-            }
+        if file.extension().is_some_and(|extension| extension == "txt") {
+            frames.extend(vectors(&file)?);
         }
     }
     frames.sort();
     frames.dedup();
+    Ok(frames)
+}
+
+/// Those of one file, in its order.
+fn vectors(file: &Path) -> Result<Vec<Vec<u8>>> {
+    const TO_DIRECTOR: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    let mut frames = Vec::new();
+    for line in fs::read_to_string(file)?.lines().filter(|line| !line.starts_with('#')) {
+        for packet in line.split_whitespace().skip(1).filter_map(bytes) {
+            match packet.first() {
+                Some(2) => frames.push(packet),
+                Some(0x45..=0x4f) => frames.push([&TO_DIRECTOR[..], &[8, 0], &packet].concat()),
+                Some(0x60..=0x6f) => frames.push([&TO_DIRECTOR[..], &[0x86, 0xdd], &packet].concat()),
+                _ => {}
+            }
+        }
+    }
     Ok(frames)
 }
 

@@ -6,10 +6,11 @@ use super::*;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     ("nat", nat),
     ("fullnat", fullnat),
     ("across", across),
+    ("snat", snat),
     ("dr", dr),
     ("tunnel", tunnel),
     ("icmp", icmp),

@@ -340,7 +340,10 @@ fn print_connections(out: Out<'_>, rows: &[Connection]) -> io::Result<()> {
     let headings = ["PROTOCOL", "STATE", "#EXPIRES", "CLIENT", "VIRTUAL", "LOCAL", "DESTINATION", "ENGINE"];
     let row = |c: &Connection| {
         [
-            c.protocol.map_or_else(|| "ip".to_owned(), |p| p.to_string().to_lowercase()),
+            match c.protocol {
+                Some(protocol) => protocol.to_string().to_lowercase(),
+                None => if c.snat { "icmp" } else { "ip" }.to_owned(),
+            },
             c.state.clone(),
             format!("{} s", c.expires_seconds),
             c.client.to_string(),

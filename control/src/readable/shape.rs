@@ -110,7 +110,7 @@ pub struct Destination {
 /// A connection or a persistence template.
 #[derive(Clone, Debug, Serialize)]
 pub struct Connection {
-    /// `None` for a template of a firewall mark.
+    /// `None` for a template of a firewall mark, and for a ping by SNAT.
     pub protocol: Option<Protocol>,
     /// IPVS's name of its state.
     pub state: String,

@@ -37,6 +37,8 @@ pub enum State {
     SynAck,
     /// UDP has but one.
     Udp,
+    /// ICMP echo has but one, too.
+    Icmp,
     /// SCTP: nothing has been seen that tells.
     SctpNone,
     /// The client has asked for an association once.
@@ -74,7 +76,7 @@ use State::{
 
 impl State {
     /// Every state, by its code.
-    pub const ALL: [State; 26] = [
+    pub const ALL: [State; 27] = [
         NO,
         ES,
         SS,
@@ -87,6 +89,7 @@ impl State {
         LI,
         SA,
         State::Udp,
+        State::Icmp,
         State::SctpNone,
         State::SctpInit1,
         State::SctpInit,
@@ -130,6 +133,7 @@ impl State {
             LI => "LISTEN",
             SA => "SYNACK",
             State::Udp => "UDP",
+            State::Icmp => "ICMP",
             State::SctpInit1 => "INIT1",
             State::SctpInit => "INIT",
             State::SctpCookieSent => "C-SENT",
@@ -175,6 +179,7 @@ impl State {
     pub const fn initial(protocol: u8) -> Self {
         match protocol {
             protocol::UDP => State::Udp,
+            protocol::ICMP | protocol::ICMPV6 => State::Icmp,
             protocol::SCTP => State::SctpNone,
             _ => NO,
         }
@@ -321,11 +326,12 @@ pub struct Timeouts {
 pub const MAX_TIMEOUT: u32 = 8_589_934;
 
 impl Default for Timeouts {
-    /// IPVS's: see [`State`] for the order.
+    /// IPVS's, in the order of [`State`].
     fn default() -> Self {
         let seconds = [
             2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, // TCP
             300, // UDP
+            30,  // ICMP: netfilter's, as IPVS has no such connections
             2, 4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61, // SCTP
         ];
         Self { ticks: seconds.map(|s: u32| s * TICKS_PER_SECOND) }

@@ -10,7 +10,7 @@ use crate::conn::{Announce, ConnectionTable, Direction, Inside, State};
 use crate::counters::Drop;
 use crate::packet::checksum::Difference;
 use crate::packet::ipv6::mapped;
-use crate::packet::{ethernet, ipv4, ipv6, protocol, sctp, tcp, udp};
+use crate::packet::{echo, ethernet, ipv4, ipv6, protocol, sctp, tcp, udp};
 use crate::parse::{AnyFlow, AnyPacket, Packet, Packet6};
 use crate::wire::Frame;
 
@@ -199,6 +199,8 @@ pub(super) fn set_ports(
     match protocol {
         protocol::TCP => tcp::set_ports(transport, ports, change),
         protocol::UDP => udp::set_ports(transport, ports, change),
+        // Goes out by SNAT only.
+        protocol::ICMP | protocol::ICMPV6 => echo::set_ports(transport, protocol, ports, change),
         // The checksum goes over all of the packet, and nothing of its padding.
         _ => {
             let length = end.saturating_sub(start);

@@ -10,7 +10,7 @@ use crate::conn::{ConnectionTable, Direction, Inside, Method};
 use crate::counters::Drop;
 use crate::packet::checksum::{self, Difference};
 use crate::packet::ipv4::{self, Side};
-use crate::packet::{icmpv6, ipv6, protocol, read_u16, read_u128, tcp, udp};
+use crate::packet::{echo, icmpv6, ipv6, protocol, read_u16, read_u128, tcp, udp};
 use crate::parse::{IcmpError, Quoted};
 
 /// Changes `ip`, an IP packet that is this error and quotes a packet of the connection `entry`, an entry of `table`, into what
@@ -115,6 +115,10 @@ pub(super) fn set_port(
     port: u16,
     change: Difference,
 ) -> Option<()> {
+    if matches!(protocol, protocol::ICMP | protocol::ICMPV6) {
+        echo::set_identifier(transport, protocol, port, change);
+        return Some(());
+    }
     let field = transport.get_mut(if side == Side::Source { 0..2 } else { 2..4 })?;
     let change = change.replace_u16(read_u16(field, 0), port);
     field.copy_from_slice(&port.to_be_bytes());

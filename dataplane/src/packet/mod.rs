@@ -2,6 +2,7 @@
 //! once, when the view is made, and from then on no accessor can fail. They hold offsets and no policy.
 
 pub mod checksum;
+pub mod echo;
 pub mod ethernet;
 pub mod icmp;
 pub mod icmpv6;

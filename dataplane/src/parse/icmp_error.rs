@@ -7,7 +7,7 @@ use super::{AnyFlow, Flow, Flow6, is_balanced};
 use crate::packet::ethernet::{self, Ethernet, ethertype};
 use crate::packet::ipv4::Ipv4;
 use crate::packet::ipv6::Ipv6;
-use crate::packet::{checksum, icmp, icmpv6, protocol, read_u16};
+use crate::packet::{checksum, echo, icmp, icmpv6, protocol, read_u16};
 use crate::wire::Frame;
 
 /// The length of an ICMP header, and of an ICMPv6 one: what is quoted comes behind it.
@@ -79,7 +79,7 @@ impl IcmpError {
         self.message + HEADER
     }
 
-    /// The packet that it is about, where that is of a balanced protocol and the quote has its ports. `ip` is the packet that the error
+    /// The packet that it is about, where that is of a balanced protocol, or an ICMP echo, and the quote has its ports. `ip` is the packet that the error
     /// was found in, with its IP header.
     pub fn quoted(&self, ip: &[u8]) -> Option<Quoted> {
         let quoted = quoted(ip.get(self.quote()..self.length)?)?;
@@ -98,17 +98,17 @@ impl IcmpError {
     }
 }
 
-/// What `packet` is: a packet of a balanced protocol that begins with its IP header and may be cut short behind the ports. `None` for any
+/// What `packet` is: a packet of a balanced protocol, or an ICMP echo, that begins with its IP header and may be cut short behind the ports. `None` for any
 /// other, and for a fragment that is not the first.
 pub fn quoted(packet: &[u8]) -> Option<Quoted> {
     match packet.first()? >> 4 {
         4 => {
             let ip = Ipv4::new(packet, usize::MAX).ok()?;
             let (protocol, transport) = (ip.protocol(), ip.header_length());
-            if ip.fragment_offset() != 0 || !is_balanced(protocol) {
+            if ip.fragment_offset() != 0 || protocol == protocol::ICMPV6 {
                 return None;
             }
-            let (from, to) = ports(packet, transport)?;
+            let (from, to) = ports(protocol, packet.get(transport..)?)?;
             let flow = Flow::new(protocol, (ip.source(), from), (ip.destination(), to));
             Some(Quoted { flow: flow.into(), transport })
         }
@@ -116,10 +116,10 @@ pub fn quoted(packet: &[u8]) -> Option<Quoted> {
             let ip = Ipv6::new(packet, usize::MAX).ok()?;
             let upper = ip.upper().ok()?;
             let is_first = upper.fragment.is_none_or(|fragment| fragment.offset == 0);
-            if !is_first || !is_balanced(upper.protocol) {
+            if !is_first || upper.protocol == protocol::ICMP {
                 return None;
             }
-            let (from, to) = ports(packet, upper.offset)?;
+            let (from, to) = ports(upper.protocol, packet.get(upper.offset..)?)?;
             let flow = Flow6::new(upper.protocol, (ip.source(), from), (ip.destination(), to));
             Some(Quoted { flow: flow.into(), transport: upper.offset })
         }
@@ -127,8 +127,12 @@ pub fn quoted(packet: &[u8]) -> Option<Quoted> {
     }
 }
 
-fn ports(packet: &[u8], transport: usize) -> Option<(u16, u16)> {
-    let ports = packet.get(transport..)?.first_chunk::<4>()?;
+fn ports(protocol: u8, transport: &[u8]) -> Option<(u16, u16)> {
+    if !is_balanced(protocol) {
+        // Of an echo the identifier is needed; nothing else has ports.
+        return echo::ports(protocol, transport).map(|(ports, _)| ((ports >> 16) as u16, ports as u16));
+    }
+    let ports = transport.first_chunk::<4>()?;
     Some((read_u16(ports, 0), read_u16(ports, 2)))
 }
 

@@ -8,8 +8,8 @@ use crate::network::MacAddr;
 use crate::packet::ethernet::{self, Ethernet, ethertype};
 use crate::packet::ipv4::Malformed;
 use crate::packet::ipv6::{BadChain, Ipv6, Upper};
-use crate::packet::protocol;
 use crate::packet::tcp::Flags;
+use crate::packet::{echo, protocol};
 use crate::wire::Frame;
 
 /// A packet that may be somebody's: TCP, UDP or SCTP over IPv6, whole headers, for this port's MAC address.
@@ -26,7 +26,7 @@ pub struct Packet6 {
 }
 
 impl Packet6 {
-    /// The packet of a balanced protocol whose headers these are; `payload` is what the frame's first piece holds of it. `None`
+    /// The packet of a balanced protocol, or the echo, whose headers these are; `payload` is what the frame's first piece holds of it. `None`
     /// where the transport header is not whole.
     #[inline]
     pub(super) fn of(ip: Ipv6<'_>, upper: Upper, payload: &[u8]) -> Option<Self> {
@@ -75,12 +75,14 @@ impl IpPacket for Packet6 {
             return fragment::parsed_ipv6(ip, upper.protocol);
         }
         if !is_balanced(upper.protocol) {
-            let kind = payload.get(upper.offset);
-            let is_error = kind.is_some_and(|kind| icmp_error::is_error_ipv6(*kind));
-            return if is_error && upper.protocol == protocol::ICMPV6 {
-                Parsed::Error
-            } else {
-                Parsed::TO_KERNEL
+            let message = payload.get(upper.offset..).unwrap_or_default();
+            return match message.first() {
+                Some(kind) if upper.protocol == protocol::ICMPV6 => match *kind {
+                    kind if icmp_error::is_error_ipv6(kind) => Parsed::Error,
+                    _ if echo::is_echo(upper.protocol, message) => Parsed::Echo,
+                    _ => Parsed::TO_KERNEL,
+                },
+                _ => Parsed::TO_KERNEL,
             };
         }
         Self::of(ip, upper, payload).map_or(Parsed::dropped(Drop::Truncated), Parsed::Packet)
@@ -89,6 +91,13 @@ impl IpPacket for Packet6 {
     #[cold]
     fn fragment<F: Frame>(frame: &F) -> Option<Fragment<Self>> {
         fragment::of_ipv6(frame)
+    }
+
+    #[cold]
+    fn echo<F: Frame>(frame: &F) -> Option<Self> {
+        let payload = Ethernet::new(frame.data())?.payload();
+        let ip = Ipv6::new(payload, frame.len() - ethernet::HEADER).ok()?;
+        Self::of(ip, ip.upper().ok()?, payload)
     }
 
     #[inline]

@@ -82,7 +82,7 @@ impl<W: Wire> Balancer<W> {
             _ => sysctls.sloppy_tcp,
         };
         if is_reset || !(is_sloppy || packet.flags.any(Flags::SYN)) {
-            return self.outward(packet, port, Some(packet.flags), now);
+            return Err(Verdict::ToKernel);
         }
         self.schedule(packet, (frame, port), Some(packet.flags), now)
     }
@@ -108,10 +108,10 @@ impl<W: Wire> Balancer<W> {
         flags: Option<Flags>,
         now: Tick,
     ) -> Result<Found, Verdict> {
-        let Snapshot { services, timeouts, sysctls, defence, locals, .. } = self.snapshot.current();
+        let Snapshot { services, timeouts, sysctls, defence, locals, snat, .. } = self.snapshot.current();
         let flow = packet.flow;
         let Some(found) = services.find(flow, port) else {
-            return self.outward(packet, port, flags, now);
+            return if snat.is_empty() { Err(Verdict::ToKernel) } else { self.outward(packet, flags, now) };
         };
         let service = found.service;
         let is_martian = match flow.source().0 {

@@ -9,8 +9,8 @@ use crate::conn::{ConnectionTable, Direction, Method};
 use crate::counters::{Drop, Verdict};
 use crate::forward::icmp;
 use crate::network::PortId;
-use crate::packet::ethernet;
 use crate::packet::tcp::Flags;
+use crate::packet::{ethernet, protocol};
 use crate::parse::{AnyPacket, IcmpError, Quoted};
 use crate::service::Family;
 use crate::snapshot::Snapshot;
@@ -58,10 +58,16 @@ impl<W: Wire> Balancer<W> {
         };
         let Some(frame) = rest else { return };
         let ip = frame.data().get(ethernet::HEADER..).unwrap_or_default();
-        match error.quoted(ip).filter(|_| self.snapshot.current().sysctls.schedule_icmp) {
+        match error.quoted(ip).filter(|quoted| self.may_schedule(quoted)) {
             Some(quoted) => self.schedule_error(table, (frame, port), (*error, quoted), now),
             None => self.dispose(Verdict::ToKernel, port, frame),
         }
+    }
+
+    /// Whether an error about such a packet may open a connection (schedule_icmp). There are no services for echoes.
+    fn may_schedule(&self, quoted: &Quoted) -> bool {
+        let is_balanced = !matches!(quoted.flow.protocol(), protocol::ICMP | protocol::ICMPV6);
+        is_balanced && self.snapshot.current().sysctls.schedule_icmp
     }
 
     /// The same for one about a packet from a virtual address to a client that has no connection here: it gets one (schedule_icmp), to

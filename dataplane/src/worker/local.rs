@@ -133,7 +133,7 @@ impl<W: Wire> Balancer<W> {
             },
             Parsed::Fragment => return self.reply_in_fragments::<P>(table, (frame, port), now),
             Parsed::Error => return self.reply_by_error(table, (frame, port), now),
-            Parsed::Ipv6 | Parsed::Tagged | Parsed::Other(_) => return Some(frame),
+            Parsed::Ipv6 | Parsed::Tagged | Parsed::Echo | Parsed::Other(_) => return Some(frame),
         }
         None
     }

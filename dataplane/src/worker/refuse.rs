@@ -38,6 +38,7 @@ impl<W: Wire> Balancer<W> {
             Parsed::Tagged => return self.untag(frame, port),
             Parsed::Fragment => return self.fragment::<P>(table, (frame, port), now, now),
             Parsed::Error => return self.relate(table, (frame, port), now),
+            Parsed::Echo => return self.echo::<P>(table, (frame, port), now),
             Parsed::Other(verdict) => verdict,
             // Does not come about: it has been parsed before.
             Parsed::Packet(_) => Verdict::ToKernel,

@@ -8,8 +8,9 @@ use super::Balancer;
 use crate::conn::entry::Entry;
 use crate::conn::state::Seen;
 use crate::conn::table::Found;
-use crate::conn::{Announce, Direction, Method, NewConnection, OpenError, State, state};
+use crate::conn::{Announce, ConnectionTable, Direction, Method, NewConnection, OpenError, State, state};
 use crate::counters::{Drop, Verdict};
+use crate::forward::Forward;
 use crate::network::{Network, PortId};
 use crate::packet::tcp::Flags;
 use crate::packet::{ipv4, ipv6, protocol};
@@ -25,6 +26,30 @@ pub(super) fn teller(entry: &Entry, direction: Direction) -> Direction {
 }
 
 impl<W: Wire> Balancer<W> {
+    /// What becomes of a frame that holds an ICMP echo: it goes on where it is of a connection or opens one, and else is Linux's.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn echo<P: Forward>(
+        &mut self,
+        table: &ConnectionTable,
+        (frame, port): (W::Frame, PortId),
+        now: Tick,
+    ) {
+        // Does not come about: it has been parsed before.
+        let Some(packet) = P::echo(&frame) else { return self.dispose(Verdict::ToKernel, port, frame) };
+        let found = match table.find(table.hash(packet.flow()), packet.flow()) {
+            Some(found) => Ok(found),
+            None => self.outward(&packet.any(), Some(packet.flags()), now),
+        };
+        match found {
+            Ok(found) => {
+                let entry = table.entry(found.index);
+                self.forward(table, (frame, port), &packet, found, entry, now);
+            }
+            Err(verdict) => self.dispose(verdict, port, frame),
+        }
+    }
+
     /// Opens a connection for a packet that no service takes and a rule does. `flags` are its control bits; none are known of a
     /// packet that an error quotes, which opens none.
     #[cold]
@@ -32,24 +57,16 @@ impl<W: Wire> Balancer<W> {
     pub(super) fn outward(
         &mut self,
         packet: &AnyPacket,
-        port: PortId,
         flags: Option<Flags>,
         now: Tick,
     ) -> Result<Found, Verdict> {
-        let Snapshot { snat, network, services, timeouts, sysctls, defence, .. } = self.snapshot.current();
+        let Snapshot { snat, network, timeouts, sysctls, defence, .. } = self.snapshot.current();
         let flow = packet.flow;
-        let rule = match flags {
-            Some(_) if snat.is_empty() => None,
-            Some(_) => way_out(packet, network).and_then(|out_port| snat.find(flow, out_port)),
-            None => None,
-        };
-        let (Some(rule), Some(flags)) = (rule, flags) else { return Err(Verdict::ToKernel) };
-        if !opens(packet, flags, (sysctls.sloppy_tcp, sysctls.sloppy_sctp)) {
-            // What is for a service and of none of its connections is Linux's, as without the rule.
-            let is_for_service = services.find(flow, port).is_some();
-            let reason = Verdict::Drop(Drop::NoSnatConnection);
-            return Err(if is_for_service { Verdict::ToKernel } else { reason });
-        }
+        let sloppy = (sysctls.sloppy_tcp, sysctls.sloppy_sctp);
+        let opening = flags.filter(|flags| !snat.is_empty() && opens(packet, *flags, sloppy));
+        let Some(flags) = opening else { return Err(Verdict::ToKernel) };
+        let rule = way_out(packet, network).and_then(|out_port| snat.find(flow, out_port));
+        let Some(rule) = rule else { return Err(Verdict::ToKernel) };
         let initial = State::initial(flow.protocol());
         let method = Method::Snat;
         let state = if initial.is_sctp() {
@@ -98,12 +115,13 @@ fn way_out(packet: &AnyPacket, network: &Network) -> Option<PortId> {
     network.route(destination).map(|hop| hop.port)
 }
 
-/// Whether such a packet opens a connection. By TCP that is a SYN, and no answer to one; `sloppy` are sloppy_tcp and sloppy_sctp, with which any
+/// Whether such a packet opens a connection. By TCP that is a SYN, and no answer to one; an ICMP echo does, and no reply to one. `sloppy` are sloppy_tcp and sloppy_sctp, with which any
 /// segment does, and any chunk.
 fn opens(packet: &AnyPacket, flags: Flags, (sloppy_tcp, sloppy_sctp): (bool, bool)) -> bool {
     match packet.flow.protocol() {
         protocol::UDP => true,
         _ if flags.any(Flags::RST) => false,
+        protocol::ICMP | protocol::ICMPV6 => flags.any(Flags::SYN),
         protocol::TCP => sloppy_tcp || flags.any(Flags::SYN) && !flags.any(Flags::ACK | Flags::FIN),
         _ => sloppy_sctp || flags.any(Flags::SYN),
     }

@@ -38,3 +38,15 @@ def with_hops(packet, left):
 
 snat("tcp", lambda s, d: TCP(sport=s, dport=d, flags="S", seq=1000, options=[("MSS", 1440), ("WScale", 7)]))
 snat("udp", lambda s, d: UDP(sport=s, dport=d) / b"hello")
+
+
+for family, request, reply in (
+    ("v4", ICMP(type=8, id=INSIDE, seq=1) / b"hello", ICMP(type=0, id=INSIDE, seq=1) / b"hello"),
+    ("v6", ICMPv6EchoRequest(id=INSIDE, seq=1, data=b"hello"), ICMPv6EchoReply(id=INSIDE, seq=1, data=b"hello")),
+):
+    out = [layer(family, "inside", "outside", 64) / request, layer(family, "pool", "outside", 63) / request]
+    case(f"{family}_echo_out", *out)
+    case(f"{family}_echo_back", layer(family, "outside", "pool", 64) / reply, layer(family, "outside", "inside", 63) / reply)
+    expired = ICMP(type=11, code=0) if family == "v4" else ICMPv6TimeExceeded()
+    case(f"{family}_echo_error_in", layer(family, "router", "pool", 62) / expired / fresh(out[1]),
+         layer(family, "router", "inside", 61) / expired / fresh(with_hops(out[0], 63)))

@@ -66,6 +66,8 @@ fn servers_reach_a_host_outside_that_knows_the_pool_only() -> Result<()> {
                 ensure!(line.starts_with(&sum), "{line} is not {sum}");
                 ensure!(ask(&server.host, &format!("ask {address} {PORT} 10"))?.trim() == pool);
                 ensure!(ask(&server.host, &format!("refused {address} 9"))?.trim() == "refused");
+                let pings = server.host.run(&format!("ping -n -c 3 -i 0.2 -W 5 {address}"))?;
+                ensure!(pings.contains(" 0% packet loss"), "{pings}");
             }
         }
         let clients: Vec<_> = outside.requests()?.into_iter().map(|request| request.client).collect();
@@ -81,15 +83,15 @@ fn servers_reach_a_host_outside_that_knows_the_pool_only() -> Result<()> {
 
         let rules = rules(scene)?;
         for rule in &rules {
-            // Of each server one by TCP, and two by UDP.
+            // Of each server one by TCP, two by UDP, and one by ICMP.
             ensure!(
-                rule["stats"]["connections"] == 6 && rule["stats"]["in_bytes"].as_u64() > Some(20_000_000),
+                rule["stats"]["connections"] == 8 && rule["stats"]["in_bytes"].as_u64() > Some(20_000_000),
                 "{rule}"
             );
         }
         let connections: Vec<Value> = serde_json::from_str(&scene.director.lbctl("connection list --json")?)?;
         ensure!(
-            connections.len() == 12 && connections.iter().all(|row| row["snat"] == true),
+            connections.len() == 16 && connections.iter().all(|row| row["snat"] == true),
             "{connections:?}"
         );
         ensure!(scene.director.lbctl("-Lnc")?.lines().count() == 2, "ipvsadm's list has none of them");

@@ -173,7 +173,7 @@ fn sctp_gets_another_port_and_checksum() {
     let (_, sent) = lab.receive_one(0, sctp(WAN, (OUTSIDE, 443), (POOL, 2000), 2)).unwrap();
     assert_eq!(sent.data()[26..], sctp(LAN, (OUTSIDE, 443), inside, 2)[26..]);
     assert_eq!(lab.receive_one(1, sctp(LAN, (SERVERS[1].0, 1), (OUTSIDE, 443), 0)), None);
-    assert_eq!(lab.dropped(Drop::NoSnatConnection), 1, "data opens no association");
+    assert_eq!(lab.to_kernel[1].len(), 1, "data opens no association");
     lab.check_balance();
 }
 
@@ -279,17 +279,80 @@ fn what_is_not_on_its_way_out_is_left_alone() {
     lab.check_balance();
 }
 
-/// It would go out with an address of inside; netfilter lets it.
+/// It may be of a connection that has come in by Linux, past director.
 #[test]
-fn what_belongs_to_no_connection_and_opens_none_is_dropped() {
+fn what_opens_no_connection_is_left_to_linux() {
     let mut lab = lab();
     for flags in [A, F | A, R, S | A, S | R] {
         assert_eq!(lab.receive_one(1, out(protocol::TCP, 0, 40_000, flags)), None);
     }
-    assert_eq!((lab.dropped(Drop::NoSnatConnection), connections(&lab).len()), (5, 0));
+    assert_eq!((lab.to_kernel[1].len(), connections(&lab).len()), (5, 0));
     lab.snapshot.sysctls.sloppy_tcp = true;
     lab.publish();
     assert!(lab.receive_one(1, out(protocol::TCP, 0, 40_000, A)).is_some());
+    lab.check_balance();
+}
+
+/// An echo request of a server, or a reply to it, with this identifier.
+fn echo(to: MacAddr, ends: (u32, u32), kind: u8, identifier: u16) -> Vec<u8> {
+    let mut frame = frame(to, Flow::new(protocol::UDP, (ends.0, 0), (ends.1, 0)), 0, b"data");
+    frame[23] = protocol::ICMP;
+    frame[24..26].fill(0);
+    let check = checksum::verify(&frame[14..34]);
+    frame[24..26].copy_from_slice(&check.to_be_bytes());
+    let [high, low] = identifier.to_be_bytes();
+    frame[34..42].copy_from_slice(&[kind, 0, 0, 0, high, low, 0, 1]);
+    let check = checksum::verify(&frame[34..]);
+    frame[36..38].copy_from_slice(&check.to_be_bytes());
+    frame
+}
+
+#[test]
+fn pings_are_told_apart_by_their_identifiers() {
+    let mut lab = lab_with([rule(pool(1), 2000..=2001)], 1);
+    let servers = [SERVERS[0].0, SERVERS[1].0];
+    let mut seen = Vec::new();
+    for inside in servers {
+        let (port, sent) = lab.receive_one(1, echo(LAN, (inside, OUTSIDE), 8, 7)).unwrap();
+        let identifier = u16::from_be_bytes([sent.data()[38], sent.data()[39]]);
+        assert_eq!((port, &sent.data()[26..]), (0, &echo(WAN, (POOL, OUTSIDE), 8, identifier)[26..]));
+        seen.push(identifier);
+    }
+    let sorted: std::collections::BTreeSet<_> = seen.iter().copied().collect();
+    assert_eq!(sorted, [2000, 2001].into());
+    for (inside, identifier) in servers.into_iter().zip(&seen) {
+        let (port, sent) = lab.receive_one(0, echo(WAN, (OUTSIDE, POOL), 0, *identifier)).unwrap();
+        assert_eq!((port, &sent.data()[26..]), (1, &echo(LAN, (OUTSIDE, inside), 0, 7)[26..]));
+    }
+    assert_eq!(lab.receive_one(1, echo(LAN, (servers[0], OUTSIDE), 8, 8)), None);
+    assert_eq!(lab.dropped(Drop::NoSnatPort), 1);
+    // What nobody has asked for, and what is asked of the pool's address, is Linux's.
+    for (port, frame) in [
+        (0, echo(WAN, (OUTSIDE, POOL), 0, 99)),
+        (0, echo(WAN, (OUTSIDE, POOL), 8, 2000)),
+        (1, echo(LAN, (servers[0], OUTSIDE), 0, 7)),
+    ] {
+        assert_eq!(lab.receive_one(port, frame), None);
+        assert!(lab.to_kernel[port].pop().is_some());
+    }
+    assert_eq!(connections(&lab)[0].state_name(), "ICMP");
+    pass(&mut lab, 31);
+    assert_eq!((connections(&lab).len(), lab.load(NUMBER)), (0, (0, 0)));
+    lab.check_balance();
+}
+
+#[test]
+fn errors_about_pings_find_their_way() {
+    let mut lab = lab_with([rule(pool(1), 2000..=2000)], 1);
+    let router = 0xcb00_71fe;
+    let (_, sent) = lab.receive_one(1, echo(LAN, (SERVERS[0].0, OUTSIDE), 8, 7)).unwrap();
+    let expired = error(WAN, (router, POOL), [11, 0], &sent.data()[14..], 28);
+    let (port, sent) = lab.receive_one(0, expired).unwrap();
+    let flow = Flow::new(protocol::ICMP, (SERVERS[0].0, 7), (OUTSIDE, 0));
+    assert_eq!((port, read_error(&sent)), (1, (ip(router), ip(SERVERS[0].0), flow.into())));
+    // Ping's checksum in the quote is that of what the server has sent.
+    let quoted = [&[0; 14], &sent.data()[14 + 28..]].concat();
+    assert_eq!(quoted[34..42], echo(LAN, (SERVERS[0].0, OUTSIDE), 8, 7)[34..42]);
     lab.check_balance();
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::packet::ethernet::ethertype;
 use crate::packet::vectors::vectors;
 use crate::packet::vlan::{Received, Tags, VlanId, pop};
+use crate::snat;
 use crate::worker::Vlan;
 
 /// The clients are in VLAN 10 of the one port, the servers in VLAN 20 within 200 of the other, and in VLAN 30 of the first there is
@@ -270,5 +271,36 @@ fn a_vlan_has_an_mtu_of_its_own() {
         (&tags[..], bytes[34], bytes[35], &bytes[40..42]),
         (&TO_10[..], 3, 4, &[600_u16.to_be_bytes()[0], 600_u16.to_be_bytes()[1]][..])
     );
+    tagged.lab.check_balance();
+}
+
+/// By SNAT the VLAN that a connection leaves by is its outgoing port.
+#[test]
+fn servers_in_a_vlan_open_connections_outward_by_another_one() {
+    let mut tagged = Tagged::new(Method::Nat, 1500);
+    let own = "198.51.100.40".parse().unwrap();
+    let rule = |out_port| snat::Rule {
+        number: 9,
+        protocol: None,
+        source: Default::default(),
+        destination: Default::default(),
+        out_port: Some(out_port),
+        translation: snat::Translation::Pool(
+            snat::Pool::new(vec![snat::Block::new(own, own).unwrap()]).unwrap(),
+        ),
+        ports: 2000..=2000,
+    };
+    let other = snat::Rule { translation: snat::Translation::Masquerade, ..rule(SERVERS_AT) };
+    tagged.lab.snapshot.snat = Arc::new(snat::Rules::new([other, rule(CLIENTS)]));
+    tagged.lab.publish();
+    let (inside, outside) = ((SERVERS[0].0, 40_000), (CLIENT, 53));
+    let question = frame(LAN, Flow::new(protocol::UDP, inside, outside), 0, b"?");
+    let [(port, tags, sent)] = &tagged.receive(1, &[with_tags(&question, IN_20)])[..] else { panic!() };
+    let flow = read(&MemoryFrame::new(sent)).2;
+    assert_eq!((*port, &tags[..], flow.source()), (0, &TO_10[..], (0xc633_6428, 2000)));
+    let answer = frame(WAN, Flow::new(protocol::UDP, flow.destination(), flow.source()), 0, b"!");
+    let [(port, tags, sent)] = &tagged.receive(0, &[with_tags(&answer, IN_10)])[..] else { panic!() };
+    assert_eq!((*port, &tags[..]), (1, &TO_20[..]));
+    assert_eq!(read(&MemoryFrame::new(sent)).2, Flow::new(protocol::UDP, outside, inside));
     tagged.lab.check_balance();
 }

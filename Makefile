@@ -14,7 +14,7 @@ KEEP ?=
 QUICK ?=
 FILE ?=
 SECONDS ?= 600
-TARGETS ?= parse nat fullnat across snat dr tunnel icmp commands requests configuration
+TARGETS ?= parse nat fullnat across snat dr tunnel local icmp commands requests configuration
 
 RELEASE = $(CURDIR)/target/release
 

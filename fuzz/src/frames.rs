@@ -1,13 +1,16 @@
 //! Frames: whatever comes in on a wire, for services of one forwarding method each.
 //!
-//! An input is a byte of switches and then records: what it is 1, length 2 (lowest byte first), as many bytes.
+//! An input is a byte of switches and then records: what it is 1, length 2 (lowest byte first), as many bytes. Where the director's host
+//! has a Linux, a frame comes from there if what it is has [`FROM_LINUX`] in it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Result;
 use control::local::LocalAddresses;
 use control::model::Change;
 use control::protocol::Request;
+use dataplane::counters::Totals;
 use dataplane::packet::checksum;
 use etherparse::{IpNumber, LaxPacketHeaders, NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
 use replay::stage::Stage;
@@ -30,6 +33,9 @@ impl Record {
         [Self::Raw, Self::Summed, Self::Wait, Self::Twice][usize::from(byte % 4)]
     }
 }
+
+/// Of what a record is: that Linux has sent the frame.
+pub(crate) const FROM_LINUX: u8 = 4;
 
 /// Sysctls, one a bit of the first byte.
 const SWITCHES: [(&str, i64); 8] = [
@@ -55,6 +61,9 @@ const LOCAL_PORT: &str = "20000";
 const ROUTER: [u8; 4] = [203, 0, 113, 254];
 const CLIENT: [u8; 4] = [203, 0, 113, 9];
 const VIRTUAL: [u8; 4] = [198, 51, 100, 8];
+/// The real servers of the rules.
+const SERVER: [u8; 4] = [192, 0, 2, 9];
+const SERVER_V6: &str = "2001:db8:ff::c0de";
 const IN_IPV6: [&str; 3] = ["2001:db8:cb::fe", "2001:db8::9", "2001:db8::80"];
 
 fn in_ipv6() -> [[u8; 16]; 3] {
@@ -103,6 +112,51 @@ pub(crate) fn error(ipv6: bool, to_client: bool, head: [u8; 6], quote: &[u8]) ->
     error
 }
 
+/// Connections that are opened, and what their servers on this host answer from this port: whole, in fragments, and with an error.
+pub(crate) fn talk(server_port: u16) -> Vec<u8> {
+    let [_, client, _] = in_ipv6();
+    let server = SERVER_V6.parse::<std::net::Ipv6Addr>().map_or([0; 16], |address| address.octets());
+    let mut input = input(0, &opening());
+    let mut linux_sends = |record: Record, frame: &[u8]| {
+        input.push(record as u8 | FROM_LINUX);
+        input.extend((frame.len() as u16).to_le_bytes());
+        input.extend(frame);
+    };
+    for ipv6 in [false, true] {
+        let packet = |to_server: bool| {
+            let frame = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+            match (ipv6, to_server) {
+                (false, false) => frame.ipv4(SERVER, CLIENT, 64),
+                (false, true) => frame.ipv4(CLIENT, SERVER, 64),
+                (true, false) => frame.ipv6(server, client, 64),
+                (true, true) => frame.ipv6(client, server, 64),
+            }
+        };
+        let [mut tcp, mut udp, mut request] = [(); 3].map(|()| Vec::new());
+        let written = [
+            packet(false).tcp(server_port, 40_000, 1, 1000).syn().ack(2).write(&mut tcp, b"").is_ok(),
+            packet(false).udp(server_port, 40_000).write(&mut udp, &[b'a'; 40]).is_ok(),
+            packet(true).udp(40_000, server_port).write(&mut request, b"question").is_ok(),
+        ];
+        assert_eq!(written, [true; 3], "a vector takes everything");
+        linux_sends(Record::Raw, &tcp);
+        linux_sends(Record::Twice, &udp);
+        let head = if ipv6 { [1, 4, 0, 0, 0, 0] } else { [3, 3, 0, 0, 0, 0] };
+        linux_sends(Record::Raw, &error(ipv6, true, head, &request[ETHERNET..]));
+        if !ipv6 {
+            let (headers, payload) = udp.split_at(ETHERNET + 20);
+            let (first, second) = payload.split_at(24);
+            for (part, flags) in [(first, [0x20, 0]), (second, [0, 3])] {
+                let mut fragment = [headers, part].concat();
+                fragment[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
+                fragment[ETHERNET + 6..ETHERNET + 8].copy_from_slice(&flags);
+                linux_sends(Record::Summed, &fragment);
+            }
+        }
+    }
+    input
+}
+
 /// Makes an input of records.
 pub(crate) fn input(switches: u8, records: &[(Record, Vec<u8>)]) -> Vec<u8> {
     let mut input = vec![switches];
@@ -117,18 +171,27 @@ pub(crate) fn input(switches: u8, records: &[(Record, Vec<u8>)]) -> Vec<u8> {
 /// Sends the input's frames to a director with these rules (ipvsadm's words). Panics where a frame is not accounted for, or one
 /// goes out that is not what it says it is.
 pub(crate) fn run(rules: &[String], data: &[u8]) {
-    run_with(rules, &[], data);
+    run_on(&[], (rules, &[]), data);
 }
 
 /// The same with changes that ipvsadm has no words for.
 pub(crate) fn run_with(rules: &[String], changes: &[Change], data: &[u8]) {
-    let outcome = send(rules, changes, data);
+    run_on(&[], (rules, changes), data);
+}
+
+/// The same for one on a host with Linux, whose own addresses these are.
+pub(crate) fn run_on(own: &[IpAddr], configuration: (&[String], &[Change]), data: &[u8]) {
+    let outcome = send(own, configuration, data);
     assert!(outcome.is_ok(), "{outcome:?}");
 }
 
-fn send(rules: &[String], changes: &[Change], data: &[u8]) -> Result<()> {
-    let Some((switches, mut rest)) = data.split_first() else { return Ok(()) };
-    let stage = Stage::sized(|_| Ok(()), 256)?;
+/// What the director has counted in the end.
+fn send(own: &[IpAddr], (rules, changes): (&[String], &[Change]), data: &[u8]) -> Result<Totals> {
+    let (switches, mut rest) = data.split_first().unwrap_or((&0, &[]));
+    let stage = match own {
+        [] => Stage::sized(|_| Ok(()), 256)?,
+        own => Stage::with_linux(|_| Ok(()), 256, own)?,
+    };
     for (bit, (name, value)) in SWITCHES.iter().enumerate() {
         if switches >> bit & 1 == 1 {
             stage.sysctl(name, *value)?;
@@ -149,12 +212,13 @@ fn send(rules: &[String], changes: &[Change], data: &[u8]) -> Result<()> {
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(more.len());
         let (bytes, after) = more.split_at(length);
         rest = after;
+        let is_from_linux = !own.is_empty() && record & FROM_LINUX != 0;
         match Record::of(*record) {
-            Record::Raw => exchange(&stage, bytes),
-            Record::Summed => exchange(&stage, &summed(bytes)),
+            Record::Raw => exchange(&stage, bytes, is_from_linux),
+            Record::Summed => exchange(&stage, &summed(bytes), is_from_linux),
             Record::Twice => {
-                exchange(&stage, &summed(bytes));
-                exchange(&stage, &summed(bytes));
+                exchange(&stage, &summed(bytes), is_from_linux);
+                exchange(&stage, &summed(bytes), is_from_linux);
             }
             Record::Wait => stage.pass(Duration::from_millis(16) * length as u32),
         }
@@ -164,7 +228,7 @@ fn send(rules: &[String], changes: &[Change], data: &[u8]) -> Result<()> {
     }
     let counters = stage.counters();
     assert!(counters.balance(), "{counters:?}");
-    Ok(())
+    Ok(counters)
 }
 
 fn summed(frame: &[u8]) -> Vec<u8> {
@@ -179,9 +243,11 @@ fn summed(frame: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn exchange(stage: &Stage, frame: &[u8]) {
+fn exchange(stage: &Stage, frame: &[u8], is_from_linux: bool) {
     let was_right = transport_is_right(frame);
-    for sent in stage.send(frame) {
+    let sent = if is_from_linux { stage.linux_sends(frame) } else { stage.send(frame) };
+    // What goes by as it is was somebody else's work.
+    for sent in sent.into_iter().chain(stage.linux_received()).filter(|sent| sent != frame) {
         assert!(sent.len() >= ETHERNET + 20 && sent.len() <= ETHERNET + 1500, "{} bytes", sent.len());
         if sent[12..14] == [8, 0] {
             let header = usize::from(sent[ETHERNET] & 15) * 4;
@@ -228,11 +294,50 @@ fn transport_is_right(frame: &[u8]) -> Option<bool> {
             let is_none = udp.checksum == 0 && (v4.is_some() || udp.destination_port == crate::GUE_PORT);
             (!is_none && usize::from(udp.length) == payload.len() + 8).then_some(right == udp.checksum)
         }
-        TransportHeader::Icmpv4(icmp) => Some(icmp.icmp_type.calc_checksum(payload) == icmp.checksum),
-        TransportHeader::Icmpv6(icmp) => {
-            let ip = v6?;
-            let right = icmp.icmp_type.calc_checksum(ip.source, ip.destination, payload).ok()?;
-            Some(right == icmp.checksum)
+        // Of messages that it knows, the library leaves out what is unused and need not be 0.
+        TransportHeader::Icmpv4(_) => {
+            Some(sum(v4.and_then(|ip| message(frame, ip.total_len.into(), payload))?) == 0xffff)
         }
+        TransportHeader::Icmpv6(_) => {
+            let ip = v6?;
+            let message = message(frame, 40 + usize::from(ip.payload_length), payload)?;
+            let pseudo =
+                [&ip.source[..], &ip.destination, &(message.len() as u32).to_be_bytes(), &[0, 0, 0, 58]]
+                    .concat();
+            Some(sum(&[&pseudo, message].concat()) == 0xffff)
+        }
+    }
+}
+
+/// An ICMP message with this payload, which is the end of a packet of this length.
+fn message<'f>(frame: &'f [u8], length: usize, payload: &[u8]) -> Option<&'f [u8]> {
+    let end = ETHERNET + length;
+    frame.get(end.checked_sub(8 + payload.len())?..end)
+}
+
+/// The ones' complement sum (RFC 1071).
+fn sum(bytes: &[u8]) -> u16 {
+    let words =
+        bytes.chunks(2).map(|word| u32::from(word[0]) << 8 | word.get(1).copied().map_or(0, u32::from));
+    let sum: u32 = words.sum();
+    let sum = (sum >> 16) + (sum & 0xffff);
+    ((sum >> 16) + sum) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What fuzzing of servers on this host begins with gets as far as it is meant to: each connection to Linux, and its answers to the
+    /// client; not so what is no answer.
+    #[test]
+    fn servers_on_this_host_are_talked_to() {
+        let own = [IpAddr::from(SERVER), IpAddr::V6(SERVER_V6.parse().unwrap())];
+        let rules = crate::rules("-m", ":8080");
+        let totals = send(&own, (&rules, &[]), &talk(8080)).unwrap();
+        // Six requests; of each family a segment, a datagram twice, an error, and over IPv4 two fragments.
+        assert_eq!((totals.received, totals.to_kernel, totals.forwarded, totals.from_kernel), (16, 6, 10, 0));
+        let totals = send(&own, (&rules, &[]), &talk(8081)).unwrap();
+        assert_eq!((totals.received, totals.to_kernel, totals.forwarded, totals.from_kernel), (6, 6, 0, 10));
     }
 }

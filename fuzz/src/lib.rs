@@ -8,6 +8,8 @@ mod frames;
 mod seeds;
 mod words;
 
+use std::net::IpAddr;
+
 pub use seeds::seeds;
 pub use words::{commands, configuration, requests};
 
@@ -52,6 +54,17 @@ pub fn nat(data: &[u8]) {
 /// Frames for services by direct routing.
 pub fn dr(data: &[u8]) {
     frames::run(&rules("-g", ":80"), data);
+}
+
+/// Frames for services whose servers are the director's own host, and what its Linux sends: the first byte says by which method.
+pub fn local(data: &[u8]) {
+    const METHODS: [(&str, &str); 4] = [("-m", ":8080"), ("-m", ":80"), ("-g", ":80"), ("-i", ":80")];
+    if let Some((how, data)) = data.split_first() {
+        let (method, port) = METHODS[usize::from(*how) % METHODS.len()];
+        let own = SIDES.map(|(_, server)| server.trim_matches(['[', ']']).parse());
+        let own: Vec<IpAddr> = own.into_iter().flatten().collect();
+        frames::run_on(&own, (&rules(method, port), &[]), data);
+    }
 }
 
 /// Frames for services by FULLNAT, with one local port for each server.

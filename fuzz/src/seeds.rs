@@ -11,7 +11,7 @@ use dataplane::parse::IcmpError;
 use dataplane::wire::memory::MemoryFrame;
 use serde_json::Value;
 
-use crate::frames::{Record, input};
+use crate::frames::{Record, input, talk};
 
 /// So many commands are a seed.
 const COMMANDS: usize = 8;
@@ -33,6 +33,14 @@ pub fn seeds(target: &str) -> Result<Vec<Vec<u8>>> {
                 .zip(kinds)
                 .map(|(frame, kind)| [vec![kind], input(0, &story(frame))].concat())
                 .collect())
+        }
+        "local" => {
+            let talks = [8080, 80].map(talk);
+            let talks = talks.iter().flat_map(|talk| (0..4).map(|how| [&[how][..], talk].concat()));
+            let frames = frames(project)?;
+            let stories = frames.iter().zip((0..4).cycle());
+            let stories = stories.map(|(frame, how)| [vec![how], input(0, &story(frame))].concat());
+            Ok(talks.chain(stories).collect())
         }
         "icmp" => Ok(errors(&frames(project)?)),
         // Each alone, and those that belong together one after the other.

@@ -6,13 +6,14 @@ use super::*;
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     ("nat", nat),
     ("fullnat", fullnat),
     ("across", across),
     ("snat", snat),
     ("dr", dr),
     ("tunnel", tunnel),
+    ("local", local),
     ("icmp", icmp),
     ("parse", parse),
     ("commands", commands),

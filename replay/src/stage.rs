@@ -22,12 +22,12 @@ use dataplane::conn::ConnectionTable;
 use dataplane::counters::{Totals, WorkerCounters};
 use dataplane::destination::Destinations;
 use dataplane::fragments::Notes;
-use dataplane::network::{Adjacency, LocalAddress, MacAddr, Network, NextHop, PortId, Sources};
+use dataplane::network::{Adjacency, LocalAddress, MacAddr, Network, NextHop, PortId, Sources, Way};
 use dataplane::snapshot::{self, Snapshot};
 use dataplane::time::{TICKS_PER_SECOND, Tick};
 use dataplane::wire::memory::{MemoryFrame, MemoryWire};
 use dataplane::wire::{Burst, Frame, Wire};
-use dataplane::worker::{Port, Shared, Worker};
+use dataplane::worker::{Kernel, Port, Shared, Worker};
 
 use crate::as_ipvsadm::RecordedNames;
 
@@ -47,6 +47,9 @@ const BUCKETS: usize = 4096;
 /// More connections than any recording makes, and so many that memory for them is not scarce (`amemthresh`).
 const CAPACITY: u32 = 131_072;
 const DESTINATIONS: u32 = 4096;
+
+/// Frames between the worker and Linux.
+const LINUX_QUEUE: usize = 1024;
 
 /// Rounds in which a worker comes to rest, whatever is due.
 const ROUNDS: usize = 32;
@@ -86,6 +89,20 @@ pub struct Stage {
     clock: Rc<Cell<Tick>>,
     start: Instant,
     counters: Arc<WorkerCounters>,
+    linux: Linux,
+}
+
+/// The other end of the port's kernel interface, where it has one.
+struct Linux {
+    to: Arc<ArrayQueue<MemoryFrame>>,
+    from: Arc<ArrayQueue<MemoryFrame>>,
+}
+
+impl Default for Linux {
+    fn default() -> Self {
+        let queue = || Arc::new(ArrayQueue::new(LINUX_QUEUE));
+        Self { to: queue(), from: queue() }
+    }
 }
 
 impl Stage {
@@ -102,6 +119,18 @@ impl Stage {
     /// # Errors
     /// As [`Stage::new`].
     pub fn sized(check: ChangeCheck, capacity: u32) -> Result<Self> {
+        Self::built(check, capacity, None)
+    }
+
+    /// The same on a host that has these addresses, with a kernel interface: see [`Stage::linux_sends`] and [`Stage::linux_received`].
+    ///
+    /// # Errors
+    /// As [`Stage::new`].
+    pub fn with_linux(check: ChangeCheck, capacity: u32, own: &[IpAddr]) -> Result<Self> {
+        Self::built(check, capacity, Some(own))
+    }
+
+    fn built(check: ChangeCheck, capacity: u32, own: Option<&[IpAddr]>) -> Result<Self> {
         let clock = Rc::new(Cell::new(Tick::default()));
         let seeds = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];
         let shared = Shared {
@@ -110,12 +139,17 @@ impl Stage {
             fragments: Arc::new(Notes::new(1)?),
             requests: Arc::new(ArrayQueue::new(1)),
         };
-        let first = Arc::new(Snapshot { network: Arc::new(network()?), ..Snapshot::default() });
+        let first = Arc::new(Snapshot {
+            network: Arc::new(network(own.unwrap_or_default())?),
+            ..Snapshot::default()
+        });
         let (publisher, mut subscribers) = snapshot::channel(1, &first);
         let subscriber = subscribers.pop().context("no subscriber for the one worker")?;
         let counters = Arc::new(WorkerCounters::default());
         let cable = Cable::default();
-        let port = Port { mac: DIRECTOR, mtu: 1500, wire: cable.clone(), kernel: None };
+        let linux = Linux::default();
+        let kernel = own.map(|_| Kernel { to: linux.to.clone(), from: Some(linux.from.clone()) });
+        let port = Port { mac: DIRECTOR, mtu: 1500, wire: cable.clone(), kernel };
         let worker = Worker::new(0, vec![port], &shared, subscriber, counters.clone(), clock.get());
         let worker = Rc::new(RefCell::new(worker));
         let (now, waiting, time) = (clock.clone(), worker.clone(), clock.clone());
@@ -131,7 +165,7 @@ impl Stage {
         let workers = Workers::new(shared, publisher, first, vec![(0, counters.clone())], surroundings);
         let start = Instant::now();
         let director = Director::with_check(workers, DESTINATIONS, start, check);
-        Ok(Self { director: Rc::new(RefCell::new(director)), worker, cable, clock, start, counters })
+        Ok(Self { director: Rc::new(RefCell::new(director)), worker, cable, clock, start, counters, linux })
     }
 
     /// The control side, for a socket to serve.
@@ -182,6 +216,22 @@ impl Stage {
     /// Sends a frame to the director and gives what it sends.
     pub fn send(&self, frame: &[u8]) -> Vec<Vec<u8>> {
         self.cable.0.borrow_mut().incoming.push_back(MemoryFrame::new(frame));
+        self.sent()
+    }
+
+    /// Has Linux send a frame by the port, and gives what director sends.
+    pub fn linux_sends(&self, frame: &[u8]) -> Vec<Vec<u8>> {
+        // It is empty: the worker has come to rest since the last one.
+        let _ = self.linux.from.push(MemoryFrame::new(frame));
+        self.sent()
+    }
+
+    /// What Linux has got since this was asked last.
+    pub fn linux_received(&self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.linux.to.pop()).map(|frame| frame.data().to_vec()).collect()
+    }
+
+    fn sent(&self) -> Vec<Vec<u8>> {
         self.rest();
         let sent = std::mem::take(&mut self.cable.0.borrow_mut().sent);
         sent.iter().map(|frame| frame.data().to_vec()).collect()
@@ -252,7 +302,7 @@ impl Transport for &Stage {
 
 /// Real servers are on the director's link, each with a MAC address that tells which one it is; everybody else is behind the
 /// router.
-fn network() -> Result<Network> {
+fn network(own: &[IpAddr]) -> Result<Network> {
     let port = PortId(0);
     let mut network = Network::default();
     let mut routes = Vec::new();
@@ -260,10 +310,11 @@ fn network() -> Result<Network> {
         [("0.0.0.0/0", "203.0.113.254", SERVERS), ("::/0", "2001:db8:1::fe", SERVERS_V6)]
     {
         let router: IpAddr = router.parse()?;
-        routes.push((everybody.parse()?, Some(NextHop { port, gateway: Some(router) })));
-        routes.push((servers.parse()?, Some(NextHop { port, gateway: None })));
+        routes.push((everybody.parse()?, Way::Out(NextHop { port, gateway: Some(router) })));
+        routes.push((servers.parse()?, Way::Out(NextHop { port, gateway: None })));
         network.set_neighbour(router, Adjacency::new(port, DIRECTOR, ROUTER));
     }
+    routes.extend(own.iter().map(|address| ((*address).into(), Way::Local)));
     network.set_routes(routes);
     let own = ["192.0.2.1/24", "2001:db8:2::1/64"].map(str::parse);
     let own = own.into_iter().collect::<Result<Vec<_>, _>>()?;

@@ -235,6 +235,10 @@ impl<W: Wire> Balancer<W> {
         let Some((quoted, Found { index, direction })) = about else { return Some(frame) };
         let entry = table.entry(index);
         self.counters.received(1);
+        if !error.checksum_is_right(ip) {
+            self.counters.dropped(Drop::BadIcmpChecksum);
+            return None;
+        }
         self.tallies.of(entry.destination()).count_out(error.length as u32);
         match icmp::translate(ip, (&error, &quoted), table, (entry, direction)) {
             Ok(to) => self.send_addressed((frame, port), to, Some(entry), now),

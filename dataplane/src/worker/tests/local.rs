@@ -215,6 +215,10 @@ fn errors_are_translated_both_ways() {
     let sent = from_linux(&mut lab, 0, &refusal);
     let flow = Flow::new(protocol::UDP, (CLIENT, 4000), VIP);
     assert_eq!((sent[0].0, read_error(&sent[0].1)), (0, (ip(VIP.0), ip(CLIENT), flow.into())));
+    let mut wrong = refusal.clone();
+    wrong[14 + 20 + 4] ^= 1;
+    assert_eq!(from_linux(&mut lab, 0, &wrong), []);
+    assert_eq!(lab.dropped(Drop::BadIcmpChecksum), 1);
     assert_eq!(ttl(&sent[0].1), 64);
 
     let answer = frame(ROUTER, Flow::new(protocol::UDP, VIP, (CLIENT, 4000)), 0, b"answer");

@@ -168,7 +168,7 @@ pub struct Course {
     pub is_readdressed: bool,
     /// A hash of the datagram's flow.
     pub spread: u32,
-    /// The first fragment's connection and its [generation](crate::conn::entry::Life::generation): what is cached there is of
+    /// The first fragment's connection and its [generation](crate::conn::life::Life::generation): what is cached there is of
     /// use as long as it lives.
     pub connection: (Index, u32),
 }

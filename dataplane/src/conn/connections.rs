@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::entry::{Armed, Direction, Entry, Index, Kind, Life, More, NewConnection};
+use super::entry::{Armed, Direction, Entry, Index, Kind, More, NewConnection};
 use super::key::Key;
+use super::life::Life;
 use super::pool::Pool;
 use super::state::{self, Seen, State, Timeouts};
 use super::table::{ConnectionTable, Found, Hash, Refused};

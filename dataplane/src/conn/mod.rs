@@ -17,6 +17,7 @@ mod connections;
 pub mod entry;
 pub mod inside;
 pub mod key;
+pub mod life;
 mod note;
 pub mod pool;
 mod scan;

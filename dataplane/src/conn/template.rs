@@ -5,7 +5,8 @@
 //! comes first wins.
 
 use super::connections::{Connections, Ended, OpenError};
-use super::entry::{Entry, Index, Kind, Life, NewConnection};
+use super::entry::{Entry, Index, Kind, NewConnection};
+use super::life::Life;
 use super::note::Note;
 use super::state::Timeouts;
 use crate::parse::AnyFlow;

@@ -8,8 +8,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::entry::{Direction, Entry, Index, Life, NewConnection};
+use super::entry::{Direction, Entry, Index, NewConnection};
 use super::inside::Inside;
+use super::life::Life;
 use super::table::ConnectionTable;
 use crate::packet::ipv6::mapped;
 use crate::parse::{AnyFlow, Flow6};

@@ -3,7 +3,8 @@
 //!
 //! A worker goes over its share of the table a few entries at a time, between two bursts, so that packets do not wait.
 
-use crate::conn::entry::{Entry, Life};
+use crate::conn::entry::Entry;
+use crate::conn::life::Life;
 use crate::conn::{ConnectionTable, Connections, Index, State, Timeouts, View};
 use crate::destination::{Destinations, Tallies};
 use crate::snapshot::Snapshot;

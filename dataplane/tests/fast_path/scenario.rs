@@ -21,6 +21,8 @@ enum Way {
     In(Method, Transport),
     /// The same over IPv6, TCP.
     InIpv6(Method),
+    /// The same by FULLNAT to servers of the other family, TCP. True for IPv6 clients.
+    InAcross(bool),
     /// A server's packet of an established connection.
     Out(Method, Transport),
     /// The first packet of a connection.
@@ -65,6 +67,8 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         Way::InIpv6(Dr),
         Way::InIpv6(Nat),
         Way::InIpv6(Tunnel),
+        Way::InAcross(true),
+        Way::InAcross(false),
         Way::Out(Nat, Tcp),
         Way::Out(Nat, Udp),
         Way::Out(FullNat, Tcp),
@@ -111,6 +115,7 @@ impl fmt::Display for Way {
             Self::Wire => write!(f, "wire"),
             Self::In(by, of) => write!(f, "{}_in_{}", method(by), transport(of)),
             Self::InIpv6(by) => write!(f, "{}_in_tcp_ipv6", method(by)),
+            Self::InAcross(ipv6) => write!(f, "fullnat{}_in_tcp", if ipv6 { 64 } else { 46 }),
             Self::Out(by, of) => write!(f, "{}_out_{}", method(by), transport(of)),
             Self::Open(by, of) => write!(f, "{}_open_{}", method(by), transport(of)),
             Self::OpenIpv6(by) => write!(f, "{}_open_tcp_ipv6", method(by)),
@@ -143,12 +148,14 @@ impl Scenario {
                 method
             }
             Way::InIpv6(method) | Way::OpenIpv6(method) => method,
+            Way::InAcross(_) => Method::FullNat,
             Way::Fragments(method) | Way::Error(method) => method,
             Way::OpenBy(..) | Way::Wire | Way::Linux | Way::Idle => Method::DirectRouting,
         };
         let scheduler = if let Way::OpenBy(scheduler, _) = self.way { scheduler } else { "rr" };
-        let ipv6 = matches!(self.way, Way::InIpv6(_) | Way::OpenIpv6(_));
-        let setup = Setup { scheduler, kernel: Some(THINGS as usize), ipv6, ..Setup::new(method)? };
+        let ipv6 = matches!(self.way, Way::InIpv6(_) | Way::OpenIpv6(_) | Way::InAcross(true));
+        let across = matches!(self.way, Way::InAcross(_));
+        let setup = Setup { scheduler, kernel: Some(THINGS as usize), ipv6, across, ..Setup::new(method)? };
         let mut director = Director::new(&setup)?;
         let clients = |transport, phase| (0..THINGS).map(move |flow| client(transport, flow, phase));
         let clients_ipv6 = |phase| (0..THINGS).map(move |flow| client_ipv6(Transport::Tcp, flow, phase));
@@ -160,6 +167,14 @@ impl Scenario {
             Way::InIpv6(_) => {
                 director.establish(Transport::Tcp, THINGS)?;
                 clients_ipv6(Phase::Established).collect()
+            }
+            Way::InAcross(ipv6) => {
+                director.establish(Transport::Tcp, THINGS)?;
+                if ipv6 {
+                    clients_ipv6(Phase::Established).collect()
+                } else {
+                    clients(Transport::Tcp, Phase::Established).collect()
+                }
             }
             Way::Out(_, transport) => director.establish(transport, THINGS)?,
             Way::Expire(_, transport) => {
@@ -196,9 +211,12 @@ impl Scenario {
         let (after, things) = (director.totals(), u64::from(THINGS));
         let done = match self.way {
             Way::Linux => after.to_kernel - before.to_kernel == things,
-            Way::In(..) | Way::InIpv6(_) | Way::Out(..) | Way::Fragments(_) | Way::Error(_) => {
-                after.forwarded - before.forwarded == things
-            }
+            Way::In(..)
+            | Way::InIpv6(_)
+            | Way::InAcross(_)
+            | Way::Out(..)
+            | Way::Fragments(_)
+            | Way::Error(_) => after.forwarded - before.forwarded == things,
             Way::Open(..) | Way::OpenIpv6(_) | Way::OpenBy(..) => {
                 after.forwarded == things && director.connections() == THINGS
             }

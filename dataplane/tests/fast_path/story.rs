@@ -53,6 +53,7 @@ pub fn all() -> Result<Vec<Story>> {
         stories.push(packets(scheduler, director, clients(Transport::Udp, Phase::Opening), forwarded));
     }
     stories.extend(by_ipv6()?);
+    stories.extend(across()?);
     stories.extend([closed_and_opened_again()?, closing()?]);
     stories.extend(dropped()?);
     stories.extend(fragments()?);
@@ -121,6 +122,25 @@ fn by_ipv6() -> Result<Vec<Story>> {
     let happened = |before: &Totals, after: &Totals| before == after;
     let happens = Director::poll_until_expired;
     stories.push(Story { name: "the expiry of a connection over IPv6", director, happens, happened });
+    Ok(stories)
+}
+
+/// Between families, both ways.
+fn across() -> Result<Vec<Story>> {
+    let mut stories = Vec::new();
+    for (ipv6, transport) in
+        [false, true].iter().flat_map(|ipv6| [(*ipv6, Transport::Tcp), (*ipv6, Transport::Udp)])
+    {
+        let client = if ipv6 { client_ipv6 } else { client };
+        let clients = |phase| (0..PACKETS).map(|flow| client(transport, flow, phase)).collect();
+        let mut director = Director::new(&Setup::across(ipv6)?)?;
+        let replies = director.establish(transport, PACKETS)?;
+        stories.push(packets("a server's packet to the other family", director, replies, forwarded));
+        let mut director = Director::new(&Setup::across(ipv6)?)?;
+        director.establish(transport, PACKETS)?;
+        let established = clients(Phase::Established);
+        stories.push(packets("a client's packet to the other family", director, established, forwarded));
+    }
     Ok(stories)
 }
 

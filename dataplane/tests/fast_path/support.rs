@@ -197,6 +197,8 @@ pub struct Setup {
     pub network: Network,
     /// Whether services, servers and clients are of IPv6.
     pub ipv6: bool,
+    /// Whether the servers are of the other family.
+    pub across: bool,
     /// The ports of its local addresses.
     pub local_ports: (u16, u16),
 }
@@ -212,6 +214,7 @@ impl Setup {
             kernel: Some(64),
             network: network(&[])?,
             ipv6: false,
+            across: false,
             local_ports: (1024, u16::MAX),
         })
     }
@@ -219,6 +222,16 @@ impl Setup {
     /// The same for IPv6.
     pub fn ipv6(method: Method) -> Result<Self> {
         Ok(Self { ipv6: true, ..Self::new(method)? })
+    }
+
+    /// A director that forwards by FULLNAT to servers of the other family than its clients', which are of IPv6 or of IPv4.
+    pub fn across(ipv6: bool) -> Result<Self> {
+        Ok(Self { ipv6, across: true, ..Self::new(Method::FullNat)? })
+    }
+
+    /// The address of the server of this number.
+    fn server(&self) -> fn(u8) -> IpAddr {
+        if self.ipv6 == self.across { server } else { server_ipv6 }
     }
 }
 
@@ -501,14 +514,14 @@ pub fn network(unresolved: &[u8]) -> Result<Network> {
 
 /// IP in IP to the destinations of [`services`], which only those of [`Method::Tunnel`] use.
 fn tunnels(setup: &Setup) -> Tunnels {
-    let server = if setup.ipv6 { server_ipv6 } else { server };
+    let server = setup.server();
     let tunnel = |id: u8| (id.into(), Tunnel::new(Kind::IpIp, server(id % SERVERS), &setup.network));
     Tunnels::new((0..2 * SERVERS).map(tunnel))
 }
 
 /// Local addresses of the servers' family, for those by FULLNAT.
 fn locals(setup: &Setup) -> Result<Locals> {
-    let server = if setup.ipv6 { server_ipv6 } else { server };
+    let server = setup.server();
     let (first_port, last_port) = setup.local_ports;
     let block = |number| Block { address: server(number), first_port, last_port };
     let pool = Pool::new([200, 201].map(block).to_vec()).ok().context("no local address")?;
@@ -518,8 +531,8 @@ fn locals(setup: &Setup) -> Result<Locals> {
 
 fn services(setup: &Setup) -> Result<Services> {
     let Setup { method, scheduler, ipv6, .. } = *setup;
-    let (server, address): (fn(u8) -> IpAddr, IpAddr) =
-        if ipv6 { (server_ipv6, SERVICE_IPV6.0.into()) } else { (server, SERVICE.0.into()) };
+    let server = setup.server();
+    let address: IpAddr = if ipv6 { SERVICE_IPV6.0.into() } else { SERVICE.0.into() };
     let service = |(place, protocol): (u32, u8)| {
         let destination = |number: u8| Destination {
             id: place * u32::from(SERVERS) + u32::from(number),

@@ -86,7 +86,7 @@ drops! {
     NeighbourTimeout = "neighbour_timeout",
     /// As many packets wait for neighbours already as may.
     NeighbourQueueFull = "neighbour_queue_full",
-    /// A packet all of which a new checksum covers (SCTP's, a tunnel's) and that does not lie in one buffer.
+    /// A packet all of which a new checksum covers (that of SCTP in fragments, a tunnel's) and that does not lie in one buffer.
     Scattered = "scattered",
     /// It has no counterpart in the other family of IP, in which the other side of its connection is.
     Untranslatable = "untranslatable",

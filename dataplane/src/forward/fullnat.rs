@@ -86,7 +86,8 @@ pub(crate) fn forward<F: Frame>(
     (entry, direction): (&Entry, Direction),
     longest: usize,
 ) -> Result<IpAddr, Drop> {
-    let (packet, ends) = announced(frame, packet, table, (entry, direction), longest)?;
+    let (changed, ends) = announced(frame, packet, table, (entry, direction), longest)?;
+    let packet = changed.as_ref().unwrap_or(packet);
     let ip = frame.data_mut().get_mut(ethernet::HEADER..).ok_or(Drop::Truncated)?;
     let place = (packet.transport, packet.length);
     match packet.flow {
@@ -104,28 +105,28 @@ pub(crate) fn translate<F: Frame>(
     connection: (&Entry, Direction),
     (longest, identification): (usize, u16),
 ) -> Result<IpAddr, Drop> {
-    let (packet, ends) = announced(frame, packet, table, connection, longest)?;
-    translate::packet(frame, &packet, &ends, identification)?;
+    let (changed, ends) = announced(frame, packet, table, connection, longest)?;
+    translate::packet(frame, changed.as_ref().unwrap_or(packet), &ends, identification)?;
     Ok(Ipv6Addr::from(ends.destination).to_canonical())
 }
 
-/// The packet as it is once the server is told what it is to be told, and who it is from and to as it goes on.
-#[inline]
+/// The packet as it is once the server is told what it is to be told, where it is; and who it is from and to as it goes on.
+#[inline(always)]
 fn announced<F: Frame>(
     frame: &mut F,
     packet: &AnyPacket,
     table: &ConnectionTable,
     (entry, direction): (&Entry, Direction),
     longest: usize,
-) -> Result<(AnyPacket, Ends), Drop> {
+) -> Result<(Option<AnyPacket>, Ends), Drop> {
     // A connection by FULLNAT has one.
     let inside = table.inside(entry).ok_or(Drop::NoLocalAddress)?;
-    let packet = if inside.announce() == Announce::Nothing {
-        *packet
-    } else {
-        announce(frame, packet, (inside, table.flow(entry), entry.life().state()), direction, longest)?
-    };
-    Ok((packet, Ends::of(table, entry, inside, direction)))
+    let mut changed = None;
+    if inside.announce() != Announce::Nothing {
+        let connection = (inside, table.flow(entry), entry.life().state());
+        changed = Some(announce(frame, packet, connection, direction, longest)?);
+    }
+    Ok((changed, Ends::of(table, entry, inside, direction)))
 }
 
 /// Tells the server who the client is, or takes out of the sequence numbers what that has made of them. Gives the packet as it is now.
@@ -202,10 +203,7 @@ pub(super) fn set_ports(
         // Goes out by SNAT only.
         protocol::ICMP | protocol::ICMPV6 => echo::set_ports(transport, protocol, ports, change),
         // The checksum goes over all of the packet, and nothing of its padding.
-        _ => {
-            let length = end.saturating_sub(start);
-            sctp::set_ports(transport.get_mut(..length).ok_or(Drop::Scattered)?, ports);
-        }
+        _ => sctp::set_ports(transport, ports, end.saturating_sub(start)),
     }
     Ok(())
 }

@@ -70,15 +70,8 @@ pub(super) fn set_port(
     match protocol {
         protocol::TCP => tcp::set_port(transport, side, port, change),
         protocol::UDP => udp::set_port(transport, side, port, change),
-        _ => return rewrite_sctp(transport, end.saturating_sub(start), side, port),
+        // Its checksum goes over all of the packet, and nothing of its padding.
+        _ => sctp::set_port(transport, side, port, end.saturating_sub(start)),
     }
-    Ok(())
-}
-
-/// The rest of it for SCTP, whose checksum goes over all of the packet, and nothing of its padding.
-#[cold]
-#[inline(never)]
-fn rewrite_sctp(transport: &mut [u8], length: usize, side: Side, port: u16) -> Result<(), Drop> {
-    sctp::set_port(transport.get_mut(..length).ok_or(Drop::Scattered)?, side, port);
     Ok(())
 }

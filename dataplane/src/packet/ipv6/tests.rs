@@ -88,7 +88,7 @@ fn nat_keeps_every_checksum_right() {
         match upper.protocol {
             protocol::TCP => tcp::set_port(transport, Side::Destination, 8080, change),
             protocol::UDP => udp::set_port(transport, Side::Destination, 8080, change),
-            protocol::SCTP => sctp::set_port(transport, Side::Destination, 8080),
+            protocol::SCTP => sctp::set_port(transport, Side::Destination, 8080, transport.len()),
             other => panic!("{name}: {other}"),
         }
         assert_eq!(packet, packets[1], "{name}");

@@ -7,7 +7,7 @@ use crate::locals::{Block, Locals, Pool};
 use crate::packet::ipv4::Ipv4;
 use crate::packet::ipv6::Ipv6;
 use crate::packet::vectors::vectors;
-use crate::packet::{icmp, icmpv6, read_u16, read_u32, sctp};
+use crate::packet::{icmp, icmpv6, read_u16, read_u32};
 use crate::parse::{AnyFlow, AnyPacket, Packet6, quoted};
 
 const LOCAL: u32 = 0xc000_0221; // 192.0.2.33
@@ -62,10 +62,11 @@ fn frame_between(mac: MacAddr, protocol: u8, (from, to): Ends, kind: u8, payload
         AnyFlow::V6(flow) => frame6(mac, flow, kind, payload),
         AnyFlow::V4(flow) if protocol == protocol::SCTP => {
             let chunk = [&[kind, 0, 0, 4 + payload.len() as u8][..], payload].concat();
-            let mut packet = vec![0; sctp::HEADER];
-            packet[4..8].copy_from_slice(&[0, 0, 0, 1]);
+            let mut packet =
+                [from.1.to_be_bytes(), to.1.to_be_bytes(), [0; 2], [0, 1], [0; 2], [0; 2]].concat();
             packet.extend(chunk);
-            sctp::set_ports(&mut packet, u32::from(from.1) << 16 | u32::from(to.1));
+            let check = crc32c::crc32c(&packet);
+            packet[8..12].copy_from_slice(&check.to_le_bytes());
             let mut whole = frame(mac, flow, 0, &packet[8..]);
             whole[34..].copy_from_slice(&packet);
             whole

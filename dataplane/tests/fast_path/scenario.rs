@@ -156,6 +156,8 @@ impl Scenario {
         let ipv6 = matches!(self.way, Way::InIpv6(_) | Way::OpenIpv6(_) | Way::InAcross(true));
         let across = matches!(self.way, Way::InAcross(_));
         let setup = Setup { scheduler, kernel: Some(THINGS as usize), ipv6, across, ..Setup::new(method)? };
+        // By FULLNAT a connection over IPv6 has three entries.
+        let setup = if across { Setup { capacity: 4 * THINGS, ..setup } } else { setup };
         let mut director = Director::new(&setup)?;
         let clients = |transport, phase| (0..THINGS).map(move |flow| client(transport, flow, phase));
         let clients_ipv6 = |phase| (0..THINGS).map(move |flow| client_ipv6(Transport::Tcp, flow, phase));

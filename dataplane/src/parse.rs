@@ -236,25 +236,41 @@ fn transport_header(protocol: u8, bytes: &[u8]) -> Option<(u32, Flags)> {
     match protocol {
         protocol::TCP => Tcp::new(bytes).map(|tcp| (tcp.ports(), tcp.flags())),
         protocol::UDP => Udp::new(bytes).map(|udp| (udp.ports(), Flags::default())),
-        protocol::ICMP | protocol::ICMPV6 => echo::ports(protocol, bytes),
         _ => Sctp::new(bytes).map(|sctp| (sctp.ports(), sctp.event().to_flags())),
     }
 }
 
+/// What a whole packet of this protocol is, ICMP over IPv4 or ICMPv6 over IPv6.
+#[inline(never)]
+fn icmp<P>(protocol: u8, message: &[u8]) -> Parsed<P> {
+    let is_error = if protocol == protocol::ICMP { icmp_error::is_error } else { icmp_error::is_error_ipv6 };
+    match message.first() {
+        Some(kind) if is_error(*kind) => Parsed::Error,
+        _ if echo::is_echo(protocol, message) => Parsed::Echo,
+        _ => Parsed::TO_KERNEL,
+    }
+}
+
 impl Packet {
-    /// The packet of a balanced protocol, or the echo, whose header is `ip`; `payload` is what the frame's first piece holds of it. `None` where
+    /// The packet of a balanced protocol whose header is `ip`; `payload` is what the frame's first piece holds of it. `None` where
     /// the transport header is not whole.
     fn of(ip: Ipv4<'_>, payload: &[u8]) -> Option<Self> {
         let end = payload.len().min(usize::from(ip.total_length()));
-        let (ports, flags) = transport_header(ip.protocol(), payload.get(ip.header_length()..end)?)?;
+        let transport = transport_header(ip.protocol(), payload.get(ip.header_length()..end)?)?;
+        Some(Self::with(ip, transport))
+    }
+
+    /// The packet with this IP header, these ports and control bits.
+    #[inline]
+    fn with(ip: Ipv4<'_>, (ports, flags): (u32, Flags)) -> Self {
         let (source, destination) = ((ports >> 16) as u16, ports as u16);
-        Some(Self {
+        Self {
             flow: Flow::new(ip.protocol(), (ip.source(), source), (ip.destination(), destination)),
             length: ip.total_length(),
             ip_header: ip.header_length() as u8,
             flags,
             reserved: 0,
-        })
+        }
     }
 }
 
@@ -289,14 +305,8 @@ impl IpPacket for Packet {
         let protocol = ip.protocol();
         if !is_balanced(protocol) {
             let message = ethernet.payload().get(ip.header_length()..).unwrap_or_default();
-            return match message.first() {
-                Some(kind) if protocol == protocol::ICMP && !ip.is_fragment() => match *kind {
-                    kind if icmp_error::is_error(kind) => Parsed::Error,
-                    _ if echo::is_echo(protocol, message) => Parsed::Echo,
-                    _ => Parsed::TO_KERNEL,
-                },
-                _ => Parsed::TO_KERNEL,
-            };
+            let is_icmp = protocol == protocol::ICMP && !ip.is_fragment();
+            return if is_icmp { icmp(protocol, message) } else { Parsed::TO_KERNEL };
         }
         if ip.is_fragment() {
             return Parsed::Fragment;
@@ -312,7 +322,9 @@ impl IpPacket for Packet {
     #[cold]
     fn echo<F: Frame>(frame: &F) -> Option<Self> {
         let payload = Ethernet::new(frame.data())?.payload();
-        Self::of(Ipv4::new(payload, frame.len() - ethernet::HEADER).ok()?, payload)
+        let ip = Ipv4::new(payload, frame.len() - ethernet::HEADER).ok()?;
+        let end = payload.len().min(usize::from(ip.total_length()));
+        Some(Self::with(ip, echo::ports(ip.protocol(), payload.get(ip.header_length()..end)?)?))
     }
 
     #[inline]

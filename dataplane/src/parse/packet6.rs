@@ -1,8 +1,6 @@
 //! Parse, for IPv6: what a received frame is, and for balanced protocols its flow and where its headers lie.
 
-use super::{
-    AnyPacket, Flow6, Fragment, IpPacket, Parsed, fragment, icmp_error, is_balanced, transport_header,
-};
+use super::{AnyPacket, Flow6, Fragment, IpPacket, Parsed, fragment, icmp, is_balanced, transport_header};
 use crate::counters::Drop;
 use crate::network::MacAddr;
 use crate::packet::ethernet::{self, Ethernet, ethertype};
@@ -26,19 +24,25 @@ pub struct Packet6 {
 }
 
 impl Packet6 {
-    /// The packet of a balanced protocol, or the echo, whose headers these are; `payload` is what the frame's first piece holds of it. `None`
+    /// The packet of a balanced protocol whose headers these are; `payload` is what the frame's first piece holds of it. `None`
     /// where the transport header is not whole.
     #[inline]
     pub(super) fn of(ip: Ipv6<'_>, upper: Upper, payload: &[u8]) -> Option<Self> {
         let end = payload.len().min(ip.total_length());
-        let (ports, flags) = transport_header(upper.protocol, payload.get(upper.offset..end)?)?;
+        let transport = transport_header(upper.protocol, payload.get(upper.offset..end)?)?;
+        Some(Self::with(ip, upper, transport))
+    }
+
+    /// The packet with these headers, ports and control bits.
+    #[inline]
+    fn with(ip: Ipv6<'_>, upper: Upper, (ports, flags): (u32, Flags)) -> Self {
         let (source, destination) = ((ports >> 16) as u16, ports as u16);
-        Some(Self {
+        Self {
             flow: Flow6::new(upper.protocol, (ip.source(), source), (ip.destination(), destination)),
             length: ip.total_length() as u32,
             transport: upper.offset as u16,
             flags,
-        })
+        }
     }
 }
 
@@ -76,14 +80,8 @@ impl IpPacket for Packet6 {
         }
         if !is_balanced(upper.protocol) {
             let message = payload.get(upper.offset..).unwrap_or_default();
-            return match message.first() {
-                Some(kind) if upper.protocol == protocol::ICMPV6 => match *kind {
-                    kind if icmp_error::is_error_ipv6(kind) => Parsed::Error,
-                    _ if echo::is_echo(upper.protocol, message) => Parsed::Echo,
-                    _ => Parsed::TO_KERNEL,
-                },
-                _ => Parsed::TO_KERNEL,
-            };
+            let is_icmp = upper.protocol == protocol::ICMPV6;
+            return if is_icmp { icmp(upper.protocol, message) } else { Parsed::TO_KERNEL };
         }
         Self::of(ip, upper, payload).map_or(Parsed::dropped(Drop::Truncated), Parsed::Packet)
     }
@@ -97,7 +95,9 @@ impl IpPacket for Packet6 {
     fn echo<F: Frame>(frame: &F) -> Option<Self> {
         let payload = Ethernet::new(frame.data())?.payload();
         let ip = Ipv6::new(payload, frame.len() - ethernet::HEADER).ok()?;
-        Self::of(ip, ip.upper().ok()?, payload)
+        let upper = ip.upper().ok()?;
+        let end = payload.len().min(ip.total_length());
+        Some(Self::with(ip, upper, echo::ports(upper.protocol, payload.get(upper.offset..end)?)?))
     }
 
     #[inline]

@@ -98,6 +98,42 @@ mod tests {
         assert_eq!(estimator.rates(), Rates::default());
     }
 
+    /// Of lists-traffic.txt: what was counted at once, and its rates two samples later.
+    #[test]
+    fn traffic_fades_to_the_numbers_that_a_kernel_listed() {
+        let rates_after = |samples: &[(u64, u64)]| {
+            let (mut estimator, mut all) = (Estimator::default(), Stats::default());
+            for (in_packets, in_bytes) in samples {
+                all = all.plus(Stats { in_packets: *in_packets, in_bytes: *in_bytes, ..Stats::default() });
+                estimator.sample(all);
+            }
+            let rates = estimator.rates();
+            (rates.in_packets, rates.in_bytes)
+        };
+        for (packets, bytes, packet_rate, byte_rate) in [
+            (1, 36, 0, 3),
+            (1, 53, 0, 4),
+            (1, 68, 0, 5),
+            (3, 282, 0, 20),
+            (3, 366, 0, 26),
+            (6, 328, 0, 23),
+            (10, 6748, 1, 474),
+            (12, 656, 1, 46),
+            (12, 6664, 1, 469),
+            (15, 10_122, 1, 712),
+            (18, 984, 1, 69),
+            (18, 9996, 1, 703),
+            (25, 16_870, 2, 1186),
+            (30, 16_660, 2, 1171),
+        ] {
+            let rates = rates_after(&[(packets, bytes), (0, 0), (0, 0)]);
+            assert_eq!(rates, (packet_rate, byte_rate), "{packets} packets of {bytes} bytes");
+        }
+        // One-packet scheduling's last packet came after the sample of the first five.
+        assert_eq!(rates_after(&[(1, 50), (1, 51), (0, 0)]), (0, 8));
+        assert_eq!(rates_after(&[(5, 322), (1, 51), (0, 0)]), (0, 27));
+    }
+
     #[test]
     fn counts_show_once_they_are_summed_up_and_zeroing_starts_from_there() {
         let counted = |in_packets| Stats { in_packets, ..Stats::default() };

@@ -7,7 +7,8 @@
 //! slots are asked, in an order that the source gives.
 //!
 //! `conhash-quic` (flag 1) hashes the connection id of a QUIC packet, RFC 9000, where it has one; `conhash-port` (flag 2)
-//! hashes the source port, too. The hash has no secret, so that all directors agree; nobody can make a server take more
+//! hashes the source port, too. A short header is that of a connection that its server has already: that may have twice its
+//! share, and a few, to get it. The hash has no secret, so that all directors agree; nobody can make a server take more
 //! than its bound by choosing what is hashed.
 
 use std::hash::Hasher;
@@ -41,25 +42,48 @@ fn hash_socket(address: IpAddr, port: u16) -> u64 {
     hasher.finish()
 }
 
-/// What is hashed for a connection.
-fn key(service: &Service, arrival: Arrival<'_>) -> u64 {
+/// What is hashed for a connection, and how much of its share its server may have for it.
+fn key(service: &Service, arrival: Arrival<'_>) -> (u64, Bound) {
     let flags = service.flags();
     if flags.contains(Flags::FIRST)
         && let Some(id) = connection_id(arrival.datagram)
     {
         let mut hasher = SipHasher13::new_with_keys(1, 0);
         hasher.write(id);
-        return hasher.finish();
+        let is_long = arrival.datagram.first().is_some_and(|first| first & LONG_HEADER != 0);
+        return (hasher.finish(), if is_long { Bound::NEW } else { Bound::MOVED });
     }
     let (address, port) = arrival.flow.source();
-    hash_socket(address, if flags.contains(Flags::SECOND) { port } else { 0 })
+    (hash_socket(address, if flags.contains(Flags::SECOND) { port } else { 0 }), Bound::NEW)
 }
+
+/// How many connections a destination may have to get another: so many quarters of its share, and so many more.
+#[derive(Clone, Copy)]
+struct Bound {
+    quarters: u128,
+    more: u128,
+}
+
+impl Bound {
+    /// For a connection that any server may have.
+    const NEW: Self = Self { quarters: 5, more: 0 };
+    /// For one that a server has already, and that has come to another address: no other can do anything with it.
+    const MOVED: Self = Self { quarters: 8, more: 16 };
+
+    fn has_room(self, connections: u64, weight: u32, (all, weights): (u128, u128)) -> bool {
+        let (connections, weight) = (u128::from(connections), u128::from(weight));
+        4 * connections * weights < self.quarters * all * weight + 4 * self.more * weights
+    }
+}
+
+/// The bit of a QUIC packet's first byte that tells long headers from short ones (RFC 8999, 5).
+const LONG_HEADER: u8 = 0x80;
 
 /// The start of a QUIC packet's destination connection id, as all versions of QUIC have it (RFC 8999, 5). `None` where
 /// there is none, or one that is too short.
 fn connection_id(datagram: &[u8]) -> Option<&[u8; CONNECTION_ID]> {
     let (first, rest) = datagram.split_first()?;
-    let is_long = first & 0x80 != 0;
+    let is_long = first & LONG_HEADER != 0;
     if !is_long {
         return rest.first_chunk();
     }
@@ -122,10 +146,8 @@ impl Scheduler for ConsistentHashing {
         let (all, weights) = candidates().fold((1, 0), |(all, weights), d| {
             (all + u128::from(connections(d, loads)), weights + u128::from(d.weight))
         });
-        let has_room = |d: &Destination| {
-            4 * u128::from(connections(d, loads)) * weights < 5 * all * u128::from(d.weight)
-        };
-        let key = key(service, arrival);
+        let (key, bound) = key(service, arrival);
+        let has_room = |d: &Destination| bound.has_room(connections(d, loads), d.weight, (all, weights));
         let slots = (0..ATTEMPTS).map(|n| mix(key.wrapping_add(n.wrapping_mul(GOLDEN))) as u32);
         let mut asked = slots.filter_map(|slot| service.in_slot(slot));
         let found = asked.find(|d| is_candidate(d, loads) && has_room(d));
@@ -241,6 +263,30 @@ mod tests {
             }
         }
         assert!(seen.len() > 35, "{}", seen.len());
+    }
+
+    #[test]
+    fn a_connection_that_moves_finds_its_server_though_that_has_its_share() {
+        let servers: Vec<_> = (1..=20).map(|n| destination(n, 1)).collect();
+        let loads = Destinations::new(64, 1).unwrap();
+        let service = service(&servers, Flags::FIRST);
+        let (long, short) =
+            ([&[0xc0, 0, 0, 0, 1, 8][..], &[7; 20]].concat(), [&[0x40][..], &[7; 40]].concat());
+        let first = choose(&service, &loads, (1, 5), &long);
+        let open = |count| (0..count).for_each(|_| loads.opening(first, State::Udp));
+        open(1);
+        assert_ne!(choose(&service, &loads, (2, 5), &long), first, "one more than its share of two");
+        for _ in 0..15 {
+            assert_eq!(choose(&service, &loads, (3, 5), &short), first);
+            open(1);
+        }
+        open(4);
+        assert_ne!(choose(&service, &loads, (3, 5), &short), first, "whoever asks for it");
+        // Of many, twice its share.
+        servers.iter().for_each(|server| (0..100).for_each(|_| loads.opening(server.id, State::Udp)));
+        assert_eq!(choose(&service, &loads, (3, 5), &short), first);
+        open(140);
+        assert_ne!(choose(&service, &loads, (3, 5), &short), first);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! FULLNAT between families through whole workers: IPv6 clients of IPv4 servers, and the other way about.
 
+use super::clamp::{OPTION, announcing};
 use super::ipv6::{CLIENT6, SERVERS6, VIP6, frame6, ip6};
 use super::long::{told, with};
 use super::*;
+use crate::clamp::{Clamps, Mss};
 use crate::locals::{Block, Locals, Pool};
 use crate::packet::ipv4::Ipv4;
 use crate::packet::ipv6::Ipv6;
 use crate::packet::vectors::vectors;
 use crate::packet::{icmp, icmpv6, read_u16, read_u32};
 use crate::parse::{AnyFlow, AnyPacket, Packet6, quoted};
+use crate::service::Persistence;
 
 const LOCAL: u32 = 0xc000_0221; // 192.0.2.33
 const LOCAL6: u128 = 0x2001_0db8 << 96 | 2 << 80 | 0x33;
@@ -444,5 +447,58 @@ fn only_the_local_side_leads_back() {
         let frame = frame_between(LAN, protocol::UDP, (server, elsewhere), 0, b"?");
         assert_eq!(lab.receive_one(1, frame), None);
         assert_eq!(lab.counters[0].read().to_kernel, 1);
+    }
+}
+
+/// The header of IPv6 is what counts, on whichever side it is.
+#[test]
+fn segments_are_held_to_what_fits_in_either_family() {
+    for (_, is_64) in MIXES {
+        let mut lab = lab(is_64, [1500, 1500]);
+        lab.snapshot.clamps = Arc::new(Clamps::new([(0, Mss::Auto), (1, Mss::Auto)]));
+        lab.publish();
+        let headers = |is_ipv4| if is_ipv4 { 20 } else { 40 };
+        let syn = announcing(request(is_64, protocol::TCP, S, &OPTION), headers(!is_64));
+        let (_, sent) = lab.receive_one(0, syn).unwrap();
+        check(&sent, protocol::TCP, server_side(is_64));
+        assert_eq!(read_u16(sent.data(), 14 + headers(is_64) + 22), 1440);
+        let syn_ack = announcing(answer(is_64, protocol::TCP, S | A, &OPTION), headers(is_64));
+        let (_, sent) = lab.receive_one(1, syn_ack).unwrap();
+        let (client, virtual_side) = client_side(is_64);
+        check(&sent, protocol::TCP, (virtual_side, client));
+        assert_eq!(read_u16(sent.data(), 14 + headers(!is_64) + 22), 1440);
+        lab.check_balance();
+    }
+}
+
+#[test]
+fn a_client_stays_on_its_server_in_the_other_family() {
+    for (_, is_64) in MIXES {
+        let mut lab = lab(is_64, [1500, 1500]);
+        let ((address, _), _) = server_side(is_64);
+        let block = Block { address, first_port: 1024, last_port: u16::MAX };
+        let pool = Arc::new(Pool::new(vec![block]).unwrap());
+        lab.snapshot.locals = Arc::new(Locals::new((0..6).map(|id| (id, pool.clone()))));
+        let mask = if is_64 { ip6(u128::MAX) } else { ip(u32::MAX) };
+        let persistence = Persistence { ticks: 30 * TICKS_PER_SECOND, mask };
+        let ((client, _), (virtual_address, port)) = client_side(is_64);
+        let key = ServiceKey { protocol: protocol::UDP, address: virtual_address, port };
+        let flow = AnyFlow::new(protocol::UDP, (client, 1), (virtual_address, port)).unwrap();
+        let old = lab.snapshot.services.find(flow, PortId(0)).unwrap().service.destinations().to_vec();
+        let service = Service::new(old, schedule::by_name("rr").unwrap()).with_persistence(Some(persistence));
+        lab.snapshot.services = Arc::new(Services::new([(key, Arc::new(service))]));
+        lab.publish();
+        let mut servers: Vec<_> = (0..6)
+            .map(|n| {
+                let ends = ((client, 5000 + n), (virtual_address, port));
+                let (_, sent) = lab.receive_one(0, frame_between(WAN, protocol::UDP, ends, 0, b"?")).unwrap();
+                parsed(&sent).flow.destination()
+            })
+            .collect();
+        servers.dedup();
+        assert_eq!(servers, [server_side(is_64).1]);
+        // Six connections and the template.
+        assert_eq!(lab.shared.table.views(lab.snapshot.timeouts, lab.now).count(), 7);
+        lab.check_balance();
     }
 }

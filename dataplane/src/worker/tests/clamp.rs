@@ -9,7 +9,7 @@ use crate::packet::read_u16;
 use crate::parse::Flow6;
 
 /// The same SYN or SYN-ACK, which has four bytes of data, with these as its option: 1460 bytes at most.
-fn announcing(mut frame: Vec<u8>, header: usize) -> Vec<u8> {
+pub(super) fn announcing(mut frame: Vec<u8>, header: usize) -> Vec<u8> {
     let tcp = &mut frame[14 + header..];
     let old = read_u16(tcp, 12);
     let new = old & 0x0fff | 0x6000;
@@ -20,7 +20,7 @@ fn announcing(mut frame: Vec<u8>, header: usize) -> Vec<u8> {
     frame
 }
 
-const OPTION: [u8; 4] = [2, 4, 5, 180];
+pub(super) const OPTION: [u8; 4] = [2, 4, 5, 180];
 
 fn syn(client: u16) -> Vec<u8> {
     announcing(frame(WAN, Flow::new(protocol::TCP, (CLIENT, client), VIP), S, &OPTION), 20)

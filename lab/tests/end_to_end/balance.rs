@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lab::topology::{CLIENT, VIP};
-use lab::{Mode, Wire, list, process, steps, wait_until};
+use lab::topology::{CLIENT, SERVERS, VIP};
+use lab::{Director, Lab, Mode, Wire, list, process, steps, wait_until};
 
 use crate::{Scene, play};
 
@@ -126,5 +126,46 @@ fn a_client_hears_at_once_that_there_is_no_server() -> Result<()> {
         let done = scene.lab.client.try_run(&format!("curl -sS --max-time 10 http://{VIP}/"))?;
         assert_eq!(done.status.code(), Some(7), "{}", done.stderr);
         scene.director.check_counters().map(drop)
+    })
+}
+
+/// Each port has a virtual address of its own: clients of the one are balanced by NAT, those of the other by direct routing.
+#[test]
+fn ports_have_virtual_addresses_of_their_own() -> Result<()> {
+    const INSIDE_VIP: &str = "192.0.2.8";
+    let mut lab = Lab::new(Mode::Nat)?;
+    lab.ports[1].addresses.push("192.0.2.8/32");
+    let inside = lab.add_host("inside", "lan")?;
+    inside.ip("address add 192.0.2.50/24 dev eth0")?;
+    for server in &lab.servers {
+        server.host.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;
+        server.host.sysctl("net.ipv4.conf.all.arp_announce", "2")?;
+        server.host.ip(&format!("address add {INSIDE_VIP}/32 dev lo"))?;
+    }
+    let director = Director::start(&lab, Wire::AfPacket)?;
+    director.balance_http()?;
+    director.lbctl(&format!("-A -t {INSIDE_VIP}:80 -s rr"))?;
+    for server in SERVERS {
+        director.lbctl(&format!("-a -t {INSIDE_VIP}:80 -r {server}:80 -g"))?;
+    }
+    Scene { director, lab }.play(|scene| {
+        for _ in 0..10 {
+            scene.lab.client.run(&format!("curl -sSf --max-time 10 http://{VIP}/"))?;
+            inside.run(&format!("curl -sSf --max-time 10 http://{INSIDE_VIP}/"))?;
+        }
+        for server in &scene.lab.servers {
+            wait_until("nginx has logged 10 requests", Duration::from_secs(5), || {
+                Ok(server.answered()? == 10)
+            })?;
+            for client in [CLIENT, "192.0.2.50"] {
+                let of_client =
+                    server.requests()?.into_iter().filter(|request| request.client == client).count();
+                assert_eq!(of_client, 5, "requests of {client} at {}", server.host.name());
+            }
+        }
+        scene.director.list_at_rest()?;
+        assert_eq!(list::connections(&scene.director.statistics()?)?, [5, 5, 5, 5]);
+        scene.director.check_counters()?;
+        Ok(())
     })
 }

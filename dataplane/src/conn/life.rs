@@ -107,10 +107,13 @@ impl Life {
     /// connection; by TCP, such a one acknowledges.
     #[inline]
     pub fn may_change(self, direction: Direction, flags: Flags) -> bool {
-        let is_steady = matches!(self.0 as u8, Self::ESTABLISHED | Self::UDP | Self::SCTP_ESTABLISHED);
+        const MOVING: u8 = Flags::SYN | Flags::FIN | Flags::RST;
         let is_first_reply = direction == Direction::ToClient && !self.has_replied();
-        let is_lacking = self.0 as u8 == Self::ESTABLISHED && !flags.any(Flags::ACK);
-        !is_steady || is_first_reply || is_lacking || flags.any(Flags::SYN | Flags::FIN | Flags::RST)
+        match self.0 as u8 {
+            Self::ESTABLISHED => flags.0 & (MOVING | Flags::ACK) != Flags::ACK || is_first_reply,
+            Self::UDP | Self::SCTP_ESTABLISHED => flags.any(MOVING) || is_first_reply,
+            _ => true,
+        }
     }
 
     /// How many lives the entry has had; tells a stale reference.

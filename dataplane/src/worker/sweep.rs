@@ -3,6 +3,8 @@
 //!
 //! A worker goes over its share of the table a few entries at a time, between two bursts, so that packets do not wait.
 
+use std::ops::Range;
+
 use crate::conn::entry::Entry;
 use crate::conn::life::Life;
 use crate::conn::{ConnectionTable, Connections, Index, State, Timeouts, View};
@@ -10,7 +12,7 @@ use crate::destination::{Destinations, Tallies};
 use crate::snapshot::Snapshot;
 use crate::time::{TICKS_PER_SECOND, Tick};
 
-/// Entries looked at between two bursts. Workers share the table in pieces of as many.
+/// Entries looked at between two bursts, at most. Workers share the table in pieces of as many.
 const PIECE: usize = 64;
 
 /// IPVS looks at so many parts of its table for unused connections, one each second.
@@ -30,17 +32,19 @@ pub(super) struct Sweep {
     due: Tick,
     /// The deletions that have been swept for, or are being.
     deletions: u32,
-    /// Pieces still to be swept for them: from this one of our own on.
+    /// Entries still to be swept for them: from this one of our own on.
     deleted_from: Option<usize>,
     /// The timeouts that connections' timers are set by, or are being.
     timeouts: Timeouts,
-    /// Pieces still to be gone over for them: from this one of our own on.
+    /// Entries still to be gone over for them: from this one of our own on.
     retimed_from: Option<usize>,
     /// The next second's look at unused connections.
     next_part: Tick,
-    /// Pieces still to be looked at in this second, and the next of them.
-    pieces_left: usize,
-    next_piece: usize,
+    /// Entries still to be looked at in this second, and the next of our own.
+    left: usize,
+    next_entry: usize,
+    /// What was too little for a whole one, in parts of an entry.
+    rest: usize,
     /// For each number of packets, how many connections with so many are spared before one is dropped.
     spared: [usize; FEW + 1],
 }
@@ -56,8 +60,9 @@ impl Sweep {
             timeouts: snapshot.timeouts,
             retimed_from: None,
             next_part: now,
-            pieces_left: 0,
-            next_piece: 0,
+            left: 0,
+            next_entry: 0,
+            rest: 0,
             spared: [0; FEW + 1],
         }
     }
@@ -91,18 +96,18 @@ impl Sweep {
             self.timeouts = snapshot.timeouts;
             self.retimed_from = Some(0);
         }
-        let pieces = self.pieces(table);
-        if let Some(piece) = self.retimed_from {
-            for index in self.piece(table, piece) {
+        let own = self.own(table);
+        if let Some(from) = self.retimed_from {
+            for index in self.entries(from..own.min(from + PIECE)) {
                 let life = table.entry(index).life();
                 if let Some(ended) = connections.look_again(index, life, &snapshot.timeouts, now) {
                     destinations.closed(ended);
                 }
             }
-            self.retimed_from = Some(piece + 1).filter(|next| *next < pieces);
+            self.retimed_from = Some(from + PIECE).filter(|next| *next < own);
         }
-        let mut over = |sweep: &mut Self, piece: usize, spare_assured: bool, end: Ends| {
-            for index in sweep.piece(table, piece) {
+        let mut over = |sweep: &mut Self, entries: Range<usize>, spare_assured: bool, end: Ends| {
+            for index in sweep.entries(entries) {
                 let Some(seen) = Seen::new(table, index, &snapshot.timeouts, now) else { continue };
                 if end(sweep, &seen, tallies) {
                     let ended = connections.drop_life(index, seen.life, spare_assured);
@@ -110,35 +115,41 @@ impl Sweep {
                 }
             }
         };
-        if let Some(piece) = self.deleted_from {
-            over(self, piece, false, |_, seen, tallies| tallies.of(seen.view.destination).is_gone());
-            self.deleted_from = Some(piece + 1).filter(|next| *next < pieces);
+        if let Some(from) = self.deleted_from {
+            let entries = from..own.min(from + PIECE);
+            over(self, entries, false, |_, seen, tallies| tallies.of(seen.view.destination).is_gone());
+            self.deleted_from = Some(from + PIECE).filter(|next| *next < own);
         }
         if !snapshot.defence.drop_entry {
-            (self.next_part, self.pieces_left) = (now, 0);
+            (self.next_part, self.left, self.rest) = (now, 0, 0);
         } else if now.reached(self.next_part) {
             self.next_part = now.after(TICKS_PER_SECOND);
-            self.pieces_left = pieces.div_ceil(PARTS);
+            let parts = self.rest + own;
+            (self.left, self.rest) = (parts / PARTS, parts % PARTS);
         }
-        if self.pieces_left > 0 {
-            self.pieces_left -= 1;
-            self.next_piece = if self.next_piece + 1 < pieces { self.next_piece + 1 } else { 0 };
-            over(self, self.next_piece, true, |sweep, seen, _| sweep.is_unused(seen));
+        if self.left > 0 && own > 0 {
+            let from = if self.next_entry < own { self.next_entry } else { 0 };
+            let to = own.min(from + self.left.min(PIECE));
+            over(self, from..to, true, |sweep, seen, _| sweep.is_unused(seen));
+            (self.next_entry, self.left) = (to, self.left - (to - from));
         }
-        let is_busy = self.deleted_from.is_some() || self.retimed_from.is_some() || self.pieces_left > 0;
+        let is_busy = self.deleted_from.is_some() || self.retimed_from.is_some() || self.left > 0;
         self.due = if is_busy { now } else { now.after(TICKS_PER_SECOND) };
     }
 
-    /// How many pieces of what has been used of the table are ours.
-    fn pieces(&self, table: &ConnectionTable) -> usize {
-        let all = table.used().div_ceil(PIECE);
-        (all + self.workers - 1 - self.worker) / self.workers
+    /// How many entries of what has been used of the table are ours.
+    fn own(&self, table: &ConnectionTable) -> usize {
+        let used = table.used();
+        let pieces = (used.div_ceil(PIECE) + self.workers - 1 - self.worker) / self.workers;
+        // All of them are whole but the last.
+        let whole = pieces.saturating_sub(1) * PIECE;
+        whole + used.saturating_sub(entry(self.worker, self.workers, whole)).min(PIECE)
     }
 
-    /// The entries of one of them.
-    fn piece(&self, table: &ConnectionTable, piece: usize) -> impl Iterator<Item = Index> + use<> {
-        let first = (piece * self.workers + self.worker) * PIECE;
-        (first..table.used().min(first + PIECE)).map(|index| Index(index as u32))
+    /// Some of our own.
+    fn entries(&self, own: Range<usize>) -> impl Iterator<Item = Index> + use<> {
+        let Self { worker, workers, .. } = *self;
+        own.map(move |own| Index(entry(worker, workers, own) as u32))
     }
 
     /// Whether IPVS's random_dropentry would drop the connection, which for idle ones also depends on how many with as few
@@ -168,6 +179,11 @@ impl Sweep {
         }
         is_next
     }
+}
+
+/// Which entry of the table is the one of a worker's own at this place.
+fn entry(worker: usize, workers: usize, own: usize) -> usize {
+    (own / PIECE * workers + worker) * PIECE + own % PIECE
 }
 
 /// Whether the connection is to end.

@@ -705,6 +705,23 @@ fn connections_that_look_unused_end_while_drop_entry_is_in_force() {
 }
 
 #[test]
+fn drop_entry_looks_at_a_thirty_second_of_the_table_each_second() {
+    let mut lab = Lab::new(Method::Nat, 1);
+    for client in 0..64 {
+        lab.receive_one(0, tcp(client, S));
+    }
+    lab.snapshot.defence.drop_entry = true;
+    lab.publish();
+    for left in [48, 32, 16, 0] {
+        for _ in 0..8 {
+            (0..8).for_each(|_| drop(lab.poll(0)));
+            lab.now = lab.now.after(TICKS_PER_SECOND);
+        }
+        assert_eq!(lab.load(0).0 + lab.load(1).0 + lab.load(0).1 + lab.load(1).1, left);
+    }
+}
+
+#[test]
 fn a_timeout_that_is_changed_counts_at_once() {
     for workers in [1, 2] {
         let mut lab = Lab::new(Method::Nat, workers);

@@ -282,7 +282,8 @@ fn templates_end_with_their_connections_under_drop_entry_unless_assured() {
         }
         lab.snapshot.defence.drop_entry = true;
         lab.publish();
-        wait(&mut lab, 3);
+        // Two entries a second.
+        wait(&mut lab, 5);
         let left = lab.shared.table.views(lab.snapshot.timeouts, lab.now).count();
         assert_eq!(
             (left, templates(&lab).len()),

@@ -118,5 +118,10 @@ fn the_packages_save_and_restore_work_with_lbctl_too() {
     assert_eq!(machine.daemon.command("ipvsadm-restore", &[], RULES).err, "");
     assert_eq!(machine.daemon.command("ipvsadm-save", &["-n".to_owned()], "").out, SAVED);
     assert_eq!(machine.daemon.command("ipvsadm-save", &["-x".to_owned()], "").status, 1);
+    // What is restored may be what is saved: the table is not cleared while it is still being read.
+    let through = "ln -s lbctl $1/ipvsadm && ln -s lbctl $1/ipvsadm-restore && \
+                   (sleep 0.3; $1/ipvsadm -Sn) | $1/ipvsadm-restore";
+    assert_eq!(machine.run(through, "").err, "");
+    assert_eq!(machine.rules(), SAVED);
     machine.daemon.stop();
 }

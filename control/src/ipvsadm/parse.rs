@@ -22,7 +22,7 @@ use crate::model::{
 mod whole;
 
 /// The longest timeout that is taken: 31 days, in seconds.
-const LONGEST_TIMEOUT: i64 = 86_400 * 31;
+pub(crate) const LONGEST_TIMEOUT: i64 = 86_400 * 31;
 /// The longest names IPVS stores, in bytes. Longer ones are cut.
 const SCHEDULER_LENGTH: usize = 15;
 const ENGINE_LENGTH: usize = 16;

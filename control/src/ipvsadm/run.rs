@@ -68,10 +68,14 @@ impl Session<'_> {
         self.save(format)
     }
 
-    /// `ipvsadm-restore`: clears the table, then reads rules, in which lines that begin with `#` are comments.
+    /// `ipvsadm-restore`: reads rules, in which lines that begin with `#` are comments, to their end, clears the table and has them
+    /// made. Before, who writes them may still be reading the table.
     pub fn restore_tool(&mut self) -> io::Result<u8> {
+        let mut rules = Vec::new();
+        self.input.read_to_end(&mut rules)?;
         self.changes(&[Change::Clear])?;
-        self.read_rules(true)
+        let mut rules = &rules[..];
+        self.read_rules(true, |_, line| rules.read_until(b'\n', line))
     }
 
     fn command(&mut self, command: Command) -> io::Result<u8> {
@@ -193,18 +197,22 @@ impl Session<'_> {
     }
 
     fn restore(&mut self) -> io::Result<u8> {
-        self.read_rules(false)
+        self.read_rules(false, |session, line| session.input.read_until(b'\n', line))
     }
 
     /// Reads one command a line until the end, or the first whose words are wrong. The exit status is that of the
     /// last line, as ipvsadm's is.
-    fn read_rules(&mut self, comments: bool) -> io::Result<u8> {
+    fn read_rules(
+        &mut self,
+        comments: bool,
+        mut next: impl FnMut(&mut Self, &mut Vec<u8>) -> io::Result<usize>,
+    ) -> io::Result<u8> {
         let mut pending = Vec::new();
         let mut status = DONE;
         let mut line = Vec::new();
         while {
             line.clear();
-            self.input.read_until(b'\n', &mut line)?
+            next(self, &mut line)?
         } != 0
         {
             let text = String::from_utf8_lossy(&line);

@@ -205,10 +205,10 @@ pub struct DestinationWords {
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
     pub weight: Option<u32>,
     /// Connections at which it counts as overloaded; 0 for never
-    #[arg(long, value_name = "CONNECTIONS")]
+    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
     pub upper: Option<u32>,
     /// Connections below which it no longer does; 0 for three quarters of the upper threshold
-    #[arg(long, value_name = "CONNECTIONS")]
+    #[arg(long, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)))]
     pub lower: Option<u32>,
     /// What a tunnelled packet is wrapped in
     #[arg(long)]

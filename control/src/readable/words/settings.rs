@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::super::name::ServiceName;
 use super::{Json, Output};
+use crate::ipvsadm::parse::LONGEST_TIMEOUT;
 use crate::local::LocalAddresses;
 use crate::mark::{self, MarkRule};
 use crate::model::{PortRange, Protocol};
@@ -24,18 +25,23 @@ pub enum Timeout {
     /// Set timeouts, in seconds; what is not named stays
     Set {
         /// Idle TCP connections in ESTABLISHED
-        #[arg(long, value_name = "SECONDS")]
+        #[arg(long, value_name = "SECONDS", value_parser = timeout())]
         tcp: Option<u32>,
         /// TCP connections in FIN_WAIT
-        #[arg(long, value_name = "SECONDS")]
+        #[arg(long, value_name = "SECONDS", value_parser = timeout())]
         tcp_fin: Option<u32>,
         /// UDP
-        #[arg(long, value_name = "SECONDS")]
+        #[arg(long, value_name = "SECONDS", value_parser = timeout())]
         udp: Option<u32>,
         /// How to answer.
         #[command(flatten)]
         json: Json,
     },
+}
+
+/// What ipvsadm takes for a timeout, 0 for none to be changed.
+fn timeout() -> impl TypedValueParser {
+    clap::value_parser!(u32).range(..=LONGEST_TIMEOUT)
 }
 
 /// `lbctl sysctl`.

@@ -105,10 +105,11 @@ test-e2e: root build
 # The stable compiler has the sanitizers' runtime but hides the switch.
 ASAN = $(CURDIR)/target/asan
 ASAN_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
-ASAN_STORIES = announce::the_servers_side balance::direct_routing_shares_out_66_requests_over_xdp bonds::files_arrive_by_a_bond_and_by_what_is_left_of_it_by_nat \
-    daemon::a_clean_stop downloads::a_deleted_server fragments::large frames:: fullnat::servers fullnat::udp icmp::a_client icmp::a_socket \
-    ipv6::nat jumbo::files_arrive_in_jumbo_frames_by_nat linux::an_unbalanced local::by_nat mss::both ranges::nat sip:: \
-    statistics::a_saved tunnels::nginx two_workers::replies vlans::one_port
+ASAN_STORIES = across::servers balance::direct_routing_shares_out_66_requests_over_xdp balance::nat_decrements bonds::files_arrive_by_a_bond_and_by_what_is_left_of_it_by_nat \
+    daemon::a_clean_stop downloads::a_deleted_server fragments::large_datagrams_come_back_whole_by fragments::large_datagrams_come_back_whole_through \
+    frames:: fullnat::servers fullnat::udp icmp::a_client icmp::a_socket ipv6::nat jumbo::files_arrive_in_jumbo_frames_by_nat \
+    linux::an_unbalanced local::by_nat mss::both ranges::nat sip:: snat::servers statistics::a_saved tunnels::nginx two_workers::replies \
+    vlans::one_port
 
 test-asan: root build
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo build -p director --target $(ASAN_HOST) --target-dir $(ASAN)

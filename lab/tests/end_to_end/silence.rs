@@ -83,7 +83,10 @@ fn a_worker_under_load_makes_no_system_call() -> Result<()> {
     director.lbctl(&format!("-A -u {SERVICE} -s rr"))?;
     director.lbctl(&format!("-a -u {SERVICE} -r 192.0.2.9 -g"))?;
     let forwarded = || -> Result<u64> { Ok(director.counters()?.total().forwarded) };
-    wait_until("packets flow", Duration::from_secs(10), || Ok(forwarded()? > 0))?;
+    // Both ends of the memif, and what connects them, share the machine with whatever else runs on it.
+    wait_until("packets flow", Duration::from_secs(30), || Ok(forwarded()? > 0))
+        .map_err(|error| director.blame(&error))
+        .with_context(|| format!("testpmd's log ends so:\n{}", sender.log_tail()))?;
 
     let before = forwarded()?;
     // New snapshots, lists of all there is, and statistics; and connections that lose their destination.

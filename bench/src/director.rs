@@ -59,10 +59,10 @@ pub struct Seat {
 }
 
 impl Site {
-    /// A director for `workers` workers, with room for `capacity` connections in a table of the size that the daemon gives
+    /// A director for `workers` workers, whose services forward by this method, with room for `capacity` connections in a table of the size that the daemon gives
     /// it by default, and for `destinations` destinations.
     pub fn new(
-        services: Services,
+        (method, services): (Method, Services),
         capacity: u32,
         destinations: usize,
         workers: usize,
@@ -76,7 +76,7 @@ impl Site {
         let network = network()?;
         let snapshot = Arc::new(Snapshot {
             tunnels: Arc::new(tunnels(&network)),
-            locals: Arc::new(locals()?),
+            locals: Arc::new(if method == Method::FullNat { locals()? } else { Locals::default() }),
             network: Arc::new(network),
             services: Arc::new(services),
             ..Snapshot::default()
@@ -123,7 +123,7 @@ impl Director {
     ) -> anyhow::Result<Self> {
         let services = services(method, scheduler)?;
         let entries = if method == Method::FullNat { 2 * capacity } else { capacity };
-        let (_, mut seats) = Site::new(services, entries, 2 * usize::from(SERVERS), 1)?;
+        let (_, mut seats) = Site::new((method, services), entries, 2 * usize::from(SERVERS), 1)?;
         let seat = seats.pop().context("no place for the one worker")?;
         Ok(Self::on(seat, generator.clone(), generator, method, hertz))
     }

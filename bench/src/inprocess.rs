@@ -84,7 +84,7 @@ fn measure(
         progress.say(format!("inprocess {}: opening {flows} flows, tun", protocol.name()));
         let generator = Generator::new(pool.clone(), blank.clone());
         let services = director::services(Method::Tunnel, SCHEDULER)?;
-        let (_, mut seats) = Site::new(services, capacity, 2 * usize::from(SERVERS), 1)?;
+        let (_, mut seats) = Site::new((Method::Tunnel, services), capacity, 2 * usize::from(SERVERS), 1)?;
         let seat = seats.pop().context("no place for the one worker")?;
         let wire = Unwrapping(generator.clone());
         let mut director = Director::on(seat, wire, generator, Method::Tunnel, bench.hertz);

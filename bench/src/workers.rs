@@ -191,7 +191,9 @@ fn measure(
         machine::available_memory().is_none_or(|available| available > needed),
         "they need {needed} bytes of memory"
     );
-    let site = |method| Site::new(services(method, SCHEDULER)?, capacity, 2 * usize::from(SERVERS), WORKERS);
+    let site = |method| {
+        Site::new((method, services(method, SCHEDULER)?), capacity, 2 * usize::from(SERVERS), WORKERS)
+    };
     let ((_dr, dr), (_nat, nat)) = (site(Method::DirectRouting)?, site(Method::Nat)?);
     let figures = thread::scope(|scope| {
         let mut hands = Vec::new();

@@ -111,6 +111,12 @@ impl Locals {
         Self(all)
     }
 
+    /// True where no destination has a pool.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The pool of a destination, or why its new connections are dropped.
     pub fn of(&self, destination: u32) -> Result<&Pool, Drop> {
         let pool = self.0.get(destination as usize).and_then(Option::as_deref);

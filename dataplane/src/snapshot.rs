@@ -46,6 +46,15 @@ pub struct Snapshot {
     pub deletions: u32,
 }
 
+impl Snapshot {
+    /// True where there may be connections whose server's side is in an entry of its own: by FULLNAT or SNAT. Those that are left when
+    /// these are no longer configured are found as well, only not as soon.
+    #[inline]
+    pub(crate) fn has_insides(&self) -> bool {
+        !self.locals.is_empty() || !self.snat.is_empty()
+    }
+}
+
 /// Asked of Linux by a worker that has a packet for it: the neighbour's MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Resolve {

@@ -238,6 +238,9 @@ impl<W: Wire> Balancer<W> {
         for lookup in &mut lookups {
             lookup.candidate = table.candidate(lookup.hash);
         }
+        if self.snapshot.current().has_insides() {
+            prefetch_insides(&lookups, table);
+        }
         self.forward_all(table, port, burst, &lookups, now);
         if !self.ipv6.is_empty() {
             self.balance_ipv6(table, port, now);
@@ -260,6 +263,9 @@ impl<W: Wire> Balancer<W> {
         }
         for lookup in &lookups {
             table.prefetch_extension(lookup.candidate);
+        }
+        if self.snapshot.current().has_insides() {
+            prefetch_insides(&lookups, table);
         }
         self.forward_all(table, port, &mut burst, &lookups, now);
     }
@@ -431,6 +437,14 @@ struct Lookup<P> {
 }
 
 type Lookups<P> = ArrayVec<Lookup<P>, BURST>;
+
+/// Asks for the server's side of the burst's connections. A stage of its own, as each entry has to be there for it.
+#[inline(never)]
+fn prefetch_insides<P>(lookups: &Lookups<P>, table: &ConnectionTable) {
+    for lookup in lookups {
+        table.prefetch_inside(lookup.candidate);
+    }
+}
 
 impl<P: IpPacket> Lookup<P> {
     #[inline]

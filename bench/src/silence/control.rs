@@ -160,7 +160,8 @@ fn measure(bench: &Bench, pool: &Mempool, report: &mut Report, progress: &Progre
     let socket = directory.path().join("socket");
     let destinations = bench.services * DESTINATIONS;
     let (capacity, hertz) = (bench.listed + 1024, bench.hertz);
-    let (site, mut seats) = Site::new(Services::default(), capacity, 2 * destinations as usize, 1)?;
+    let (site, mut seats) =
+        Site::new((Method::DirectRouting, Services::default()), capacity, 2 * destinations as usize, 1)?;
     let seat = seats.pop().context("no place for the worker")?;
     let blank = Stream::new(Protocol::Udp, Sender::Clients, Phase::Established, FRAME_BYTES)?;
     let generator = Generator::new(pool.clone(), blank.clone());

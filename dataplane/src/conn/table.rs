@@ -301,6 +301,16 @@ impl ConnectionTable {
         }
     }
 
+    /// The same for the server's side of the candidate's connection, where that is not in its entry.
+    #[inline]
+    pub fn prefetch_inside(&self, candidate: Candidate) {
+        if candidate.0.is_live()
+            && let Some(Index(index)) = self.entry(candidate.0.index()).inside()
+        {
+            self.prefetch_entry(index);
+        }
+    }
+
     /// The candidate, where it is what a packet of `flow` belongs to, which is so nearly always. `None` says only that it
     /// has to be [looked for](ConnectionTable::find).
     #[inline]

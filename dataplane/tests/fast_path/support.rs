@@ -267,7 +267,11 @@ impl Director {
             network: Arc::new(setup.network.clone()),
             services: Arc::new(services(setup)?),
             tunnels: Arc::new(tunnels(setup)),
-            locals: Arc::new(locals(setup)?),
+            locals: Arc::new(if setup.method == Method::FullNat {
+                locals(setup)?
+            } else {
+                Locals::default()
+            }),
             ..Snapshot::default()
         };
         let (publisher, mut subscribers) = snapshot::channel(1, &Arc::new(snapshot.clone()));

@@ -58,6 +58,26 @@ fn configuration(lab: &Lab, socket: &Path) -> Result<Configuration> {
     Ok(configuration)
 }
 
+/// Director with packets coming. A memif's client asks once to be connected, and a server whose port has not started yet refuses it; so
+/// where none come, it is started anew.
+fn start_receiver(lab: &Lab, configuration: &Configuration) -> Result<Director> {
+    let mut starts = 0;
+    loop {
+        starts += 1;
+        let director = Director::start_with(lab, configuration)?;
+        director.lbctl(&format!("-A -u {SERVICE} -s rr"))?;
+        director.lbctl(&format!("-a -u {SERVICE} -r 192.0.2.9 -g"))?;
+        let flow = wait_until("packets flow", Duration::from_secs(10), || {
+            Ok(director.counters()?.total().forwarded > 0)
+        });
+        match flow {
+            Ok(()) => return Ok(director),
+            Err(error) if starts == 3 => return Err(director.blame(&error)),
+            Err(_) => director.stop()?,
+        }
+    }
+}
+
 /// What strace sees of a thread while `meanwhile` goes on over and over.
 fn system_calls(lab: &Lab, thread: u32, mut meanwhile: impl FnMut() -> Result<()>) -> Result<String> {
     let seen = lab.directory().join(format!("strace-{thread}"));
@@ -79,14 +99,9 @@ fn a_worker_under_load_makes_no_system_call() -> Result<()> {
     let lab = Lab::new(Mode::Dr)?;
     let socket = lab.directory().join("memif.sock");
     let mut sender = start_sender(&lab, &socket)?;
-    let director = Director::start_with(&lab, &configuration(&lab, &socket)?)?;
-    director.lbctl(&format!("-A -u {SERVICE} -s rr"))?;
-    director.lbctl(&format!("-a -u {SERVICE} -r 192.0.2.9 -g"))?;
-    let forwarded = || -> Result<u64> { Ok(director.counters()?.total().forwarded) };
-    // Both ends of the memif, and what connects them, share the machine with whatever else runs on it.
-    wait_until("packets flow", Duration::from_secs(30), || Ok(forwarded()? > 0))
-        .map_err(|error| director.blame(&error))
+    let director = start_receiver(&lab, &configuration(&lab, &socket)?)
         .with_context(|| format!("testpmd's log ends so:\n{}", sender.log_tail()))?;
+    let forwarded = || -> Result<u64> { Ok(director.counters()?.total().forwarded) };
 
     let before = forwarded()?;
     // New snapshots, lists of all there is, and statistics; and connections that lose their destination.
